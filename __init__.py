@@ -1,0 +1,1 @@
+"""Sandgate: the gate between a language model and main."""

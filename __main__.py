@@ -1,0 +1,1 @@
+"""`python -m sandgate` is the command `sandbox`."""

@@ -1,0 +1,1 @@
+"""The command `sandbox`: words in, one call, words out, exit code."""

@@ -1,0 +1,1 @@
+"""Runs one file in a sealed container. Knows no git and no candidate states."""

@@ -1,0 +1,105 @@
+"""The connection to the container engine; with `image/` and `daemon.py` the only users of the docker SDK.
+
+Which engine: `DOCKER_HOST` when it is set (and then no other: it was asked for), else the current docker context,
+else the default socket, else the engine that `sandbox engine up` started under our state folder. An engine counts
+when it answers a ping. No engine is a refusal, never a reason to run code in another way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import requests.exceptions
+from docker.context import ContextAPI
+
+from ..schemas.errors import EngineError, PrerequisiteError
+from ..schemas.settings import Settings
+
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+CALL_SECONDS = 60.0
+"""How long any one call may take: a hung runtime must not hang us."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A container engine that answered. `api` is not thread-safe: connect once per thread."""
+
+    api: docker.APIClient
+    host: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine shares this machine's kernel and interpreter (true for a unix socket)."""
+        return self.host.startswith("unix://")
+
+    def info(self) -> dict[str, Any]:
+        """Return the engine's description of itself."""
+        with calling("describe the engine"):
+            return dict(self.api.info())
+
+    def version(self) -> dict[str, Any]:
+        """Return the versions of the engine and its parts."""
+        with calling("ask the engine for its version"):
+            return dict(self.api.version(api_version=False))
+
+
+@contextmanager
+def calling(action: str) -> Iterator[None]:
+    """Wrap what the SDK and its transport raise, once, saying what we were doing."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        detail = error.explanation or str(error)
+        raise EngineError(f"the engine refused to {action}: {_one_line(str(detail))}") from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        raise EngineError(
+            f"the engine stopped answering (could not {action}): {_one_line(str(error))}; "
+            "see `sandbox doctor`, then run `sandbox cleanup`"
+        ) from error
+
+
+def own_socket(settings: Settings) -> Path:
+    """Return the socket of the engine that `sandbox engine up` starts."""
+    return settings.state / "engine" / "docker.sock"
+
+
+def candidates(settings: Settings) -> list[str]:
+    """Return the addresses to try, in order."""
+    if asked := os.environ.get("DOCKER_HOST"):
+        return [asked]
+    hosts = [DEFAULT_SOCKET, f"unix://{own_socket(settings)}"]
+    context = ContextAPI.get_current_context()
+    if context is not None and context.Host and context.Host not in ("http+docker://localunixsocket", hosts[0]):
+        hosts.insert(0, context.Host)
+    return hosts
+
+
+def connect(settings: Settings) -> Engine:
+    """Return the first engine that answers. Raises PrerequisiteError when none does."""
+    hosts = candidates(settings)
+    for host in hosts:
+        if engine := _answering(host):
+            return engine
+    raise PrerequisiteError(
+        f"no container engine answers at {' or '.join(hosts)}; start Docker, or run `sandbox engine up` as root"
+    )
+
+
+def _answering(host: str) -> Engine | None:
+    try:
+        api = docker.APIClient(base_url=host, version="auto", timeout=CALL_SECONDS)
+        api.ping()
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
+        return None
+    return Engine(api, host)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -1,0 +1,1 @@
+"""The words every layer shares: limits, evidence, settings and errors. Imports nothing of ours."""

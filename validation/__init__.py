@@ -1,0 +1,1 @@
+"""Decides from text alone; never runs anything."""
