@@ -23,7 +23,7 @@ from ..schemas.errors import EngineError, PrerequisiteError
 from ..schemas.settings import Settings
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
-CALL_SECONDS = 60.0
+CALL_SECONDS = 60
 """How long any one call may take: a hung runtime must not hang us."""
 
 
