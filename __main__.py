@@ -1,1 +1,5 @@
 """`python -m sandgate` is the command `sandbox`."""
+
+from .cli import main
+
+main()

@@ -1,1 +1,297 @@
-"""The command `sandbox`: words in, one call, words out, exit code."""
+"""The command `sandbox`: words in, one call, words out, exit code.
+
+Exit codes: 0 passed, 1 the candidate did not pass, 2 usage, configuration or a missing prerequisite, 3 we could
+not decide, 130 interrupted. What a command needs is imported inside it: `--help` must not wait for an engine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from click.exceptions import Abort, ClickException, Exit
+
+from .schemas.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from .schemas.limits import Limits
+    from .schemas.settings import Settings
+
+PASSED, NOT_PASSED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Run code that a model wrote in a sealed container.",
+)
+engine_app = typer.Typer(no_args_is_help=True, help="Start and stop a container engine of our own.")
+image_app = typer.Typer(no_args_is_help=True, help="Build and check the images that runs see.")
+app.add_typer(engine_app, name="engine")
+app.add_typer(image_app, name="image")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+@app.command()
+def run(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The Python file to run; - reads standard input.")],
+    timeout: Annotated[str | None, typer.Option(help="Wall time, such as 30s or 2m.")] = None,
+    cpu_time: Annotated[str | None, typer.Option(help="CPU time of all its processes.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory, such as 512m; files it writes count.")] = None,
+    cpus: Annotated[str | None, typer.Option(help="Processor cores, such as 1.5.")] = None,
+    pids: Annotated[str | None, typer.Option(help="Processes and threads.")] = None,
+    disk: Annotated[str | None, typer.Option(help="Bytes in each of /out, /tmp and /dev/shm.")] = None,
+    output_limit: Annotated[str | None, typer.Option(help="Bytes kept of stdout and of stderr.")] = None,
+    isolation: Annotated[str | None, typer.Option(help="default or gvisor.")] = None,
+    data: Annotated[str | None, typer.Option(help="Bars: a registered name, a CSV or a Parquet file.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Which strategy of the file.")] = None,
+    param: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A parameter of the strategy.")] = None,
+    arg: Annotated[list[str] | None, typer.Option(help="An argument of the program (sys.argv).")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder for record, artifacts and report.")] = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live output, only the summary.")] = False,
+) -> None:
+    """Run one file and say what happened."""
+    from .patchflow.exercise import Request, exercise
+    from .sandbox.runner import new_run_id
+    from .schemas.run import Isolation
+    from .service import terminal
+    from .validation.source import read_source
+
+    settings = _settings()
+    asked = {
+        "timeout": timeout,
+        "cpu_time": cpu_time,
+        "memory": memory,
+        "cpus": cpus,
+        "pids": pids,
+        "disk": disk,
+        "output": output_limit,
+    }
+    if isolation is not None and isolation not in list(Isolation):
+        raise UsageError(f"--isolation {isolation}: does not exist; use one of {', '.join(Isolation)}")
+    request = Request(
+        source=read_source(file),
+        limits=_limits(settings, asked),
+        isolation=Isolation(isolation) if isolation is not None else settings.isolation,
+        arguments=tuple(arg or ()),
+        data=data,
+        strategy=strategy,
+        params=_params(param or []),
+        out=out,
+    )
+    progress = terminal.Progress(quiet or as_json)
+    live = terminal.LiveOutput(progress)
+    try:
+        progress.say(f"starting {request.source.name}")
+        done = exercise(
+            request,
+            settings,
+            (lambda *_: None) if quiet or as_json else live.take,
+            progress.say,
+            new_run_id(),
+        )
+    finally:
+        progress.stop()
+    terminal.say(_json(done.run) if as_json else terminal.summary(done.run, done.folder))
+    raise typer.Exit(PASSED if done.run.passed else NOT_PASSED)
+
+
+@app.command("list")
+def list_runs(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many finished runs.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """List the runs in flight and the most recent ones."""
+    from .sandbox import engine, reaper
+    from .schemas.errors import PrerequisiteError
+    from .service import terminal
+    from .state.runs import Runs
+
+    settings = _settings()
+    try:
+        in_flight = reaper.ours(engine.connect(settings), settings)
+    except PrerequisiteError:
+        in_flight = []
+    recent = Runs(settings.state / "runs").recent(count)
+    if as_json:
+        flying = [{"run": one.run, "file": one.file, "owner_is_alive": one.owner_is_alive} for one in in_flight]
+        finished = [json.loads(run.model_dump_json(exclude={"stdout", "stderr", "evaluation"})) for run in recent]
+        terminal.say(json.dumps({"in_flight": flying, "recent": finished}, indent=2))
+        return
+    rows = [(one.run, "RUNNING" if one.owner_is_alive else "ORPHAN", "", one.file) for one in in_flight]
+    rows += [(run.id, run.status, f"{run.usage.wall_seconds:.2f} s", run.file) for run in recent]
+    terminal.say(terminal.table([("RUN", "STATUS", "WALL", "FILE"), *rows]) if rows else "no runs yet")
+
+
+@app.command()
+def cleanup(
+    days: Annotated[float, typer.Option(min=0, help="Also remove records of runs older than this.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Remove containers whose owner is dead, and old records. Never anything that is not ours."""
+    from .sandbox import engine, reaper
+    from .service import terminal
+    from .state.runs import Runs
+
+    settings = _settings()
+    removed = reaper.reap(engine.connect(settings), settings)
+    pruned = Runs(settings.state / "runs").prune(days)
+    if as_json:
+        terminal.say(json.dumps({"containers": [one.run for one in removed], "runs": pruned}))
+        return
+    terminal.say(f"removed {len(removed)} containers and the records of {len(pruned)} runs")
+
+
+@app.command()
+def doctor(
+    strict: Annotated[bool, typer.Option("--strict", help="A hole that is said to be patched is one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at everything a run needs, and say what to do where something is missing."""
+    from .sandbox import prerequisites
+    from .service import terminal
+
+    settings = _settings()
+    checks = prerequisites.examine(settings.model_copy(update={"strict": settings.strict or strict}))
+    if as_json:
+        terminal.say(json.dumps([vars(check) for check in checks], indent=2))
+    else:
+        for check in checks:
+            terminal.say(
+                f"{check.level:<4}  {check.name}: {check.finding}" + (f"; {check.advice}" if check.advice else "")
+            )
+    raise typer.Exit(USAGE if any(check.level == "fail" for check in checks) else PASSED)
+
+
+@engine_app.command("up")
+def engine_up() -> None:
+    """Start an engine of our own where none answers."""
+    from .sandbox import daemon
+    from .service import terminal
+
+    terminal.say(daemon.up(_settings(), terminal.complain))
+
+
+@engine_app.command("down")
+def engine_down() -> None:
+    """Stop our own engine."""
+    from .sandbox import daemon
+    from .service import terminal
+
+    daemon.down(_settings())
+    terminal.say("our engine is down")
+
+
+@engine_app.command("status")
+def engine_status(as_json: Json = False) -> None:
+    """Say which engine answers."""
+    from .sandbox import daemon
+    from .service import terminal
+
+    status = daemon.status(_settings())
+    if as_json:
+        terminal.say(json.dumps(vars(status)))
+
+
+@image_app.command("build")
+def image_build(
+    profile: Annotated[str, typer.Argument(help="core, or a profile that you opt in to.")] = "core",
+) -> None:
+    """Build the image of a profile."""
+    from .sandbox import engine
+    from .sandbox.image import profiles, store
+    from .service import terminal
+
+    settings = _settings()
+    image = store.build(engine.connect(settings), profiles.named(profile), settings, terminal.complain)
+    terminal.say(f"{image.profile}  {image.id}")
+
+
+@image_app.command("list")
+def image_list(as_json: Json = False) -> None:
+    """List the images that runs may see."""
+
+
+@image_app.command("verify")
+def image_verify() -> None:
+    """Hold the engine's images against our record of them."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code; every failure is one line on standard error."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+        code = PASSED
+    except Exit as done:
+        code = done.exit_code
+    except (KeyboardInterrupt, Abort):
+        _complain("interrupted; the run was stopped and its container removed")
+        code = INTERRUPTED
+    except ClickException as error:
+        _complain(f"{error.format_message()}; see `{_command(error)} --help`")
+        code = USAGE
+    except GateError as error:
+        _complain(str(error))
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _command(error: ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "sandbox"
+
+
+def _complain(text: str) -> None:
+    from .sandbox.text import one_line
+
+    print(f"sandbox: {one_line(text)}", file=sys.stderr)
+
+
+def _settings() -> Settings:
+    from .schemas.settings import load_settings
+
+    return load_settings(Path.cwd(), os.environ)
+
+
+def _limits(settings: Settings, asked: dict[str, str | None]) -> Limits:
+    """Return the settings' limits with what was asked for on top. Raises UsageError naming the flag."""
+    from pydantic import ValidationError
+
+    from .schemas.limits import Limits, beyond
+    from .schemas.settings import describe
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    try:
+        limits = Limits.model_validate({**settings.limits.model_dump(), **given})
+    except ValidationError as error:
+        raise UsageError(f"--{describe(error).replace('_', '-')}") from error
+    if over := beyond(limits, settings.ceilings):
+        raise UsageError(f"--{'; '.join(over)}")
+    return limits
+
+
+def _params(pairs: list[str]) -> dict[str, str]:
+    params: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier() or name in params:
+            raise UsageError(f"--param {pair}: must be NAME=VALUE, each name once")
+        params[name] = value
+    return params
+
+
+def _json(model: Any) -> str:
+    return json.dumps(model.model_dump(mode="json"), indent=2)

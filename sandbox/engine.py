@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,16 @@ class Engine:
 
 
 @contextmanager
-def calling(action: str) -> Iterator[None]:
-    """Wrap what the SDK and its transport raise, once, saying what we were doing."""
+def calling(action: str, gone_is_fine: bool = False) -> Iterator[None]:
+    """Wrap what the SDK and its transport raise, once, saying what we were doing.
+
+    With `gone_is_fine` an object that is no longer there counts as success: what we wanted gone is gone.
+    """
     try:
         yield
     except docker.errors.APIError as error:
+        if gone_is_fine and error.status_code == HTTPStatus.NOT_FOUND:
+            return
         detail = error.explanation or str(error)
         raise EngineError(f"the engine refused to {action}: {_one_line(str(detail))}") from error
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:

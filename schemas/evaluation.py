@@ -28,7 +28,11 @@ class Costs(_Evidence):
 
 
 class Trade(_Evidence):
-    """One closed trade: size is signed (short is negative), prices include slippage, pnl is after commission."""
+    """One closed trade: size is signed (short is negative) and may be a fraction; prices include slippage.
+
+    `commission` is what entry and exit cost in cash, `pnl` is after it. `return_pct` is pnl in percent of the value
+    at entry.
+    """
 
     size: float
     entry_bar: int
@@ -37,12 +41,16 @@ class Trade(_Evidence):
     exit_time: AwareDatetime
     entry_price: float
     exit_price: float
+    commission: float
     pnl: float
     return_pct: float
 
 
 class Evaluation(_Evidence):
-    """What a strategy's positions are worth. Empty `metrics` with findings means the positions were unusable."""
+    """What a strategy's positions are worth. Empty `metrics` with findings means the positions were unusable.
+
+    `equity` is the account's worth at each bar's close. `notes` tell a reader something that counts for nothing.
+    """
 
     kind: Literal["evaluation"] = "evaluation"
     strategy: str
@@ -51,3 +59,4 @@ class Evaluation(_Evidence):
     trades: tuple[Trade, ...] = ()
     equity: tuple[float, ...] = ()
     findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -63,12 +62,16 @@ class Output(_Evidence):
 
 
 class Artifact(_Evidence):
-    """A regular file out of a run. `name` is the candidate's, escaped; `path` is where we put the bytes."""
+    """A regular file out of a run. `name` is the candidate's, escaped; `path` is where we put the bytes.
+
+    `note` says why the two differ, where that matters: a name that would have met another one's.
+    """
 
     name: str
     path: str
     size: int
     sha256: Sha256
+    note: str = ""
 
 
 class Refused(_Evidence):
@@ -124,8 +127,3 @@ class Run(_Evidence):
     def passed(self) -> bool:
         """Whether the run ended well and nothing that was computed from it was refused."""
         return self.status is Status.OK and (self.evaluation is None or not self.evaluation.findings)
-
-
-def utc(moment: datetime) -> str:
-    """Return `moment` as people read it: seconds, with an explicit Z."""
-    return moment.strftime("%Y-%m-%d %H:%M:%SZ")

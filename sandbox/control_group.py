@@ -1,0 +1,127 @@
+"""A control group of our own, as the list of an engine's processes that the kernel keeps.
+
+Everything a daemon forks stays in the group it was started in, and containers go into groups below it, so "what
+belongs to this engine" is read from the kernel instead of being guessed from names or from a pid in a file. That
+list cannot be stale, cannot name a stranger after a pid was used again, and survives any `kill -9`.
+
+Control groups of version 1 have one tree per controller, and a process has a place in each: the tree with `pids`
+is the one we list by. Version 2 has a single tree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..schemas.errors import PrerequisiteError
+
+MOUNT_GROUPS = "apt-get install cgroupfs-mount && cgroupfs-mount"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A mounted control group tree: where, its type (`cgroup` or `cgroup2`) and its options."""
+
+    path: Path
+    type: str
+    options: tuple[str, ...]
+
+
+def mounted() -> tuple[Mount, ...]:
+    """Return the control group trees of this machine, in the order in which they were mounted."""
+    fields = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    return tuple(
+        Mount(Path(path), kind, tuple(options.split(",")))
+        for _, path, kind, options, *_ in fields
+        if kind in ("cgroup", "cgroup2")
+    )
+
+
+@dataclass(frozen=True)
+class ControlGroup:
+    """One group by its name at the top of every tree; it need not exist yet."""
+
+    name: str
+    trees: tuple[Mount, ...]
+
+    @property
+    def entrance(self) -> Path:
+        """The file that takes the pid of the process to start in this group.
+
+        Version 2 allows processes in leaves only, hence a leaf beside those of the containers.
+        """
+        return self._listing / "engine" / "cgroup.procs"
+
+    @property
+    def _listing(self) -> Path:
+        for tree in self.trees:
+            if tree.type == "cgroup" and "pids" in tree.options:
+                return tree.path / self.name
+        for tree in self.trees:
+            if tree.type == "cgroup2":
+                return tree.path / self.name
+        raise PrerequisiteError(
+            "no control group file system with the pids controller is mounted, and an engine needs one: "
+            f"{MOUNT_GROUPS}"
+        )
+
+    def create(self) -> None:
+        """Make the group. Raises PrerequisiteError where control groups are not mounted or may not be made."""
+        leaf = self.entrance.parent
+        try:
+            leaf.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PrerequisiteError(
+                f"cannot make the control group {leaf}: {error.strerror}; run on a machine or in a container "
+                "whose control groups are writable"
+            ) from error
+
+    def pids(self) -> tuple[int, ...]:
+        """Return every process of the group and of the groups below it."""
+        return self._below(self._listing.rglob("cgroup.procs"))
+
+    def contained(self) -> tuple[int, ...]:
+        """Return the processes of the group that are in containers: all but the engine and what serves it."""
+        entrance = self.entrance
+        return self._below(procs for procs in self._listing.rglob("cgroup.procs") if procs != entrance)
+
+    @staticmethod
+    def _below(files: Iterable[Path]) -> tuple[int, ...]:
+        found: list[int] = []
+        for procs in files:
+            with contextlib.suppress(OSError):  # gone since it was listed
+                found += [int(line) for line in procs.read_text().split()]
+        return tuple(found)
+
+    def send(self, number: signal.Signals, pid: int) -> None:
+        """Send a signal to a process of the group; a pid that has left it, or is someone else's now, is let be."""
+        with contextlib.suppress(ProcessLookupError):
+            handle = os.pidfd_open(pid)
+            try:
+                if pid in self.pids():
+                    signal.pidfd_send_signal(handle, number)
+            finally:
+                os.close(handle)
+
+    def kill(self, seconds: float) -> None:
+        """Kill every process of the group. Raises PrerequisiteError when some survive for `seconds`."""
+        deadline = time.monotonic() + seconds
+        while pids := self.pids():
+            if time.monotonic() > deadline:
+                raise PrerequisiteError(f"processes {pids} cannot be killed; look at them with ps, then try again")
+            for pid in pids:
+                self.send(signal.SIGKILL, pid)
+            time.sleep(0.05)
+
+    def remove(self) -> None:
+        """Remove the group from every tree. It must be empty; absent is fine."""
+        for tree in self.trees:
+            top = tree.path / self.name
+            for folder in sorted((top, *top.rglob("*/")), key=lambda path: len(path.parts), reverse=True):
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rmdir()

@@ -1,0 +1,366 @@
+"""An engine of our own, for machines where `dockerd` is installed and none runs (no systemd is needed).
+
+Theory of operation. `dockerd` and all that it starts live in a control group of our own (see control_group.py) and
+in a mount namespace of their own. In that namespace, and nowhere else:
+
+- our folders appear under one neutral path, the same on every machine. A container reads the engine's paths in
+  its /proc/self/mountinfo, and must not learn who its user is or where the repository lies. What the engine binds
+  into a container by file (`containers`, `volumes`) would still show its path on the disk behind the bind, so these
+  two are overlays: a file system whose root they are themselves. Where the disk carries no overlays (it is one
+  itself: a container) the engine keeps all in memory instead;
+- a system containerd is hidden, so that dockerd starts a private one; all run-time files lie in memory;
+- the `unified` tree of a hybrid control group hierarchy is hidden: crun refuses such a hierarchy.
+
+Nothing is ever mounted where others see it, and when the last process of the group is gone so are the mounts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import requests.exceptions
+
+from ..schemas.errors import PrerequisiteError, UsageError
+from ..schemas.settings import Settings
+from . import control_group
+from .control_group import ControlGroup
+from .engine import connect, own_socket
+
+Say = Callable[[str], None]
+
+START_SECONDS = 30
+STOP_SECONDS = 20
+SOCKET_BYTES = 107
+"""The longest address that the kernel takes for a unix socket."""
+
+NEUTRAL = Path("/run/sandgate")
+"""Where the engine sees its folders. Each engine sees its own: the path may be the same for all of them."""
+
+INSTALL = "apt-get install docker.io crun"
+
+_PATH = ":/usr/local/sbin:/usr/sbin:/sbin"
+
+_START = """
+echo $$ >"$ENTRANCE" &&
+exec setsid --fork unshare --mount --propagation private sh -c "$INSIDE"
+"""
+
+_INSIDE = """
+set -e
+mkdir -p "$NEUTRAL" /run/containerd
+mount -t tmpfs -o mode=0711 sandgate "$NEUTRAL"
+mount -t tmpfs -o mode=0711 sandgate /run/containerd
+cd "$NEUTRAL"
+mkdir data exec empty
+mount --bind "$DATA" data
+overlay() {
+    mkdir -p "data/$1" "data/$1.work" &&
+    mount -t overlay -o "lowerdir=$NEUTRAL/empty,upperdir=data/$1,workdir=data/$1.work" overlay "data/$1"
+}
+if ! { overlay containers && overlay volumes; }; then
+    umount --recursive data
+    mount -t tmpfs -o mode=0711 sandgate data
+fi
+if [ -n "$HIDDEN" ]; then umount "$HIDDEN"; fi
+exec "$DOCKERD" --config-file="$CONFIG"
+"""
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """Which engine answers. `host` is absent when none does, `pid` when our own does not run."""
+
+    host: str | None
+    ours: bool
+    version: str | None
+    runtimes: tuple[str, ...]
+    pid: int | None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one engine of ours keeps what it has."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> _Place:
+        return cls(own_socket(settings).parent.absolute())
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "docker.sock"
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / "docker.pid"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "dockerd.log"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "daemon.json"
+
+    @property
+    def group(self) -> ControlGroup:
+        """The engine's control group, named so that the name tells a container nothing: by file number."""
+        entry = self.folder.stat()
+        return ControlGroup(f"sandgate-{entry.st_dev:x}-{entry.st_ino:x}", control_group.mounted())
+
+
+def up(settings: Settings, say: Say) -> str:
+    """Start our engine unless some engine answers already, and return the address of the one that answers.
+
+    Raises PrerequisiteError where it cannot start, with the reason that the daemon gave.
+    """
+    place = _Place.of(settings)
+    if asked := _answering(settings):
+        say(f"an engine answers at {asked}")
+        return asked
+    dockerd = _check_machine(place)
+    place.data.mkdir(parents=True, exist_ok=True)
+    with _locked(place):
+        if asked := _answering(settings):
+            say(f"an engine answers at {asked}")
+            return asked
+        group = place.group
+        _sweep(place, group)
+        place.config.write_text(json.dumps(_configuration(place, group, say), indent=1) + "\n")
+        group.create()
+        try:
+            _launch(place, group, dockerd)
+            _wait_until_it_answers(place, group)
+        except BaseException:
+            _sweep(place, group)
+            raise
+    say(f"started an engine at {place.host}; `sandbox engine down` stops it")
+    return place.host
+
+
+def down(settings: Settings, say: Say) -> None:
+    """Stop our engine with every container in it, and remove what it left. No engine of ours is fine."""
+    place = _Place.of(settings)
+    if not place.folder.exists():
+        say("no engine of ours is running")
+        return
+    group = place.group
+    was_running = bool(group.pids())
+    if was_running:
+        _check_root("stop the engine")
+    with _locked(place):
+        for inmate in group.contained():  # nothing that ran has a right to end in its own time
+            group.send(signal.SIGKILL, inmate)
+        if pid := _daemon(group):
+            group.send(signal.SIGTERM, pid)
+            _wait_for_the_end_of(pid, group)
+        _sweep(place, group)
+    say("the engine is stopped" if was_running else "no engine of ours is running")
+
+
+def status(settings: Settings) -> EngineStatus:
+    """Return which engine answers, and whether it is ours."""
+    place = _Place.of(settings)
+    pid = _daemon(place.group) if place.folder.exists() else None
+    try:
+        engine = connect(settings)
+    except PrerequisiteError:
+        return EngineStatus(None, False, None, (), pid)
+    info = engine.info()
+    ours = engine.host == f"unix://{own_socket(settings)}"
+    return EngineStatus(
+        engine.host, ours, info.get("ServerVersion"), tuple(sorted(info.get("Runtimes") or ())), pid
+    )
+
+
+def _answering(settings: Settings) -> str | None:
+    """Return the address of an engine that answers. Raises UsageError when one was asked for and does not."""
+    try:
+        return connect(settings).host
+    except PrerequisiteError:
+        asked = os.environ.get("DOCKER_HOST")
+        if asked and asked != f"unix://{own_socket(settings)}":
+            raise UsageError(
+                f"DOCKER_HOST asks for the engine at {asked}, which does not answer; start it, or unset DOCKER_HOST"
+                " to have an engine of our own"
+            ) from None
+        return None
+
+
+def _check_machine(place: _Place) -> str:
+    """Return the path of dockerd. Raises PrerequisiteError for what this machine lacks."""
+    _check_root("start an engine")
+    dockerd = _found("dockerd")
+    if dockerd is None:
+        raise PrerequisiteError(f"no engine answers and dockerd is not installed; run `{INSTALL}`")
+    if (size := len(os.fsencode(place.socket))) > SOCKET_BYTES:
+        raise PrerequisiteError(
+            f"{place.socket} has {size} bytes, and the path of a socket has at most {SOCKET_BYTES}; "
+            "set SANDBOX_STATE to a folder with a shorter path"
+        )
+    return dockerd
+
+
+def _check_root(action: str) -> None:
+    if os.geteuid() != 0:
+        raise PrerequisiteError(f"only root may {action} here; run the same command with sudo")
+
+
+def _found(program: str) -> str | None:
+    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + _PATH)
+
+
+@contextlib.contextmanager
+def _locked(place: _Place) -> Iterator[None]:
+    """Let one `up` or `down` at a time see to this engine; the kernel lets go of the lock of whoever dies."""
+    with (place.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _configuration(place: _Place, group: ControlGroup, say: Say) -> dict[str, Any]:
+    """The daemon's configuration: no network of any kind, and the runtimes of this machine, crun first."""
+    runtimes: dict[str, Any] = {}
+    if crun := _found("crun"):
+        runtimes["crun"] = {"path": crun}
+    if runsc := _found("runsc"):
+        if platform := _gvisor_platform(runsc):
+            runtimes["runsc"] = {"path": runsc, "runtimeArgs": [f"--platform={platform}", "--network=none"]}
+        else:
+            say("gVisor is installed but does not work on this machine: --isolation gvisor will be refused")
+    return {
+        "hosts": [place.host],
+        "pidfile": str(place.pid_file),
+        "data-root": str(NEUTRAL / "data"),
+        "exec-root": str(NEUTRAL / "exec"),
+        "bridge": "none",
+        "iptables": False,
+        "ip6tables": False,
+        "ip-forward": False,
+        "ip-masq": False,
+        "log-level": "warn",
+        "shutdown-timeout": 5,
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "cgroup-parent": f"/{group.name}",
+        "runtimes": runtimes,
+        "default-runtime": "crun" if crun else "runc",
+    }
+
+
+def _gvisor_platform(runsc: str) -> str | None:
+    """Return how gVisor can catch system calls here: systrap, or what older releases had in its place.
+
+    Its kvm platform is left out: it hangs on some kernels, and nothing tells which.
+    """
+    for platform in ("systrap", "ptrace"):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = [runsc, f"--platform={platform}", "--network=none", "--ignore-cgroups", "do", "true"]
+            subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=10,
+                check=True,
+                start_new_session=True,
+            )
+            return platform
+    return None
+
+
+def _launch(place: _Place, group: ControlGroup, dockerd: str) -> None:
+    """Start dockerd detached: own session, own mount namespace, no standard input, output to the log."""
+    hybrid = len({tree.type for tree in group.trees}) == 2
+    hidden = [str(tree.path) for tree in group.trees if hybrid and tree.type == "cgroup2"]
+    environment = {
+        **os.environ,
+        "PATH": os.environ.get("PATH", os.defpath) + _PATH,
+        "ENTRANCE": str(group.entrance),
+        "INSIDE": _INSIDE,
+        "NEUTRAL": str(NEUTRAL),
+        "DATA": str(place.data),
+        "HIDDEN": "".join(hidden[:1]),
+        "DOCKERD": dockerd,
+        "CONFIG": str(place.config),
+    }
+    with place.log.open("w") as log:
+        subprocess.run(
+            ["/bin/sh", "-c", _START],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=False,
+        )
+
+
+def _wait_until_it_answers(place: _Place, group: ControlGroup) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _pings(place.host):
+        ended, late = not group.pids(), time.monotonic() > deadline
+        if ended or late:
+            what = "ended" if ended else f"did not answer within {START_SECONDS} s"
+            raise PrerequisiteError(f"dockerd {what}: {last_complaint(place.log.read_text(errors='replace'))}")
+        time.sleep(0.05)
+
+
+def _pings(host: str) -> bool:
+    try:
+        api = docker.APIClient(base_url=host, timeout=5)
+        with contextlib.closing(api):
+            return bool(api.ping())
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
+        return False
+
+
+def last_complaint(log: str) -> str:
+    """Return the line of a daemon's log that says why it ended: its last error, else its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if any(word in line for word in ("failed to start", "level=fatal", "level=error")):
+            return line
+    return lines[-1] if lines else "it wrote nothing to its log"
+
+
+def _daemon(group: ControlGroup) -> int | None:
+    """Return the pid of dockerd itself among the processes of the group."""
+    for pid in group.pids():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd":
+                return pid
+    return None
+
+
+def _wait_for_the_end_of(pid: int, group: ControlGroup) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    while pid in group.pids() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _sweep(place: _Place, group: ControlGroup) -> None:
+    """Kill what is left of the engine and remove its group, socket and pid file: nothing to do is fine."""
+    group.kill(STOP_SECONDS)
+    group.remove()
+    place.socket.unlink(missing_ok=True)
+    place.pid_file.unlink(missing_ok=True)

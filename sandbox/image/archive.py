@@ -1,0 +1,146 @@
+"""Image archives written by ourselves: the same files give the same bytes, so the same image id.
+
+Everything that varies between two machines or two moments is settled here: order, owner, mode, time, and the
+spelling of the configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import docker.errors
+
+CHUNK = 1 << 20
+USER = "10001:10001"
+"""Who a run is inside the container. No such account exists outside."""
+
+SETTLED = {
+    "User": USER,
+    "Env": ["PATH=/usr/bin"],
+    "Entrypoint": None,
+    "Cmd": None,
+    "WorkingDir": "/",
+}
+_STICKY = {"tmp"}
+_PLATFORMS = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as a tar file of ours; `diff_id` is the digest of exactly these bytes."""
+
+    path: Path
+    diff_id: str
+
+
+class _Digesting:
+    """A file that is only written to, and knows the digest of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, chunk: bytes) -> int:
+        self.sha256.update(chunk)
+        return self._file.write(chunk)
+
+
+def architecture() -> str:
+    """Return this machine's architecture as engines call it."""
+    machine = os.uname().machine
+    return _PLATFORMS.get(machine, machine)
+
+
+def pack(root: Path, target: Path) -> Layer:
+    """Write the files below `root` to the tar `target`: sorted, owned by 0:0, at time zero, mode 0644 or 0755."""
+    with target.open("wb") as file:
+        digesting = _Digesting(file)
+        with tarfile.open(fileobj=digesting, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for path in _sorted_below(root):
+                _add(tar, path, path.relative_to(root).as_posix())
+    return Layer(target, f"sha256:{digesting.sha256.hexdigest()}")
+
+
+def configuration(layers: Iterable[Layer], labels: dict[str, str]) -> bytes:
+    """Return the image configuration, whose digest is the image id on engines that count ids that way."""
+    layers = list(layers)
+    document = {
+        "architecture": architecture(),
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": SETTLED | {"Labels": labels},
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "sandgate"} for _ in layers],
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def image_archive(layers: list[Layer], config: bytes, tag: str) -> Iterator[bytes]:
+    """Yield a docker-archive that `load` accepts, as a stream: no layer is ever held in memory."""
+    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
+    layer_names = [f"{layer.diff_id.removeprefix('sha256:')}.tar" for layer in layers]
+    manifest = json.dumps([{"Config": config_name, "RepoTags": [tag], "Layers": layer_names}]).encode()
+    files: list[tuple[str, bytes | Path]] = [
+        (name, layer.path) for name, layer in zip(layer_names, layers, strict=True)
+    ]
+    return tar_stream([*files, (config_name, config), ("manifest.json", manifest)])
+
+
+def tar_stream(members: Iterable[tuple[str, bytes | Path]]) -> Iterator[bytes]:
+    """Yield a tar of `members` (name, and bytes or the file that holds them)."""
+    for name, content in members:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        yield entry.tobuf(tarfile.PAX_FORMAT)
+        yield from [content] if isinstance(content, bytes) else _chunks(content)
+        yield bytes(-entry.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def follow(progress: Iterable[dict[str, Any]]) -> None:
+    """Read an engine's progress to its end; it reports failures there, after it answered that all is well.
+
+    Raises APIError for such a failure.
+    """
+    for line in progress:
+        if "error" in line:
+            raise docker.errors.APIError(line["error"])
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _sorted_below(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _sorted_below(path)
+
+
+def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.mode = 0o755
+    if path.is_symlink():
+        entry.type = tarfile.SYMTYPE
+        entry.linkname = str(path.readlink())
+        tar.addfile(entry)
+    elif path.is_dir():
+        entry.type = tarfile.DIRTYPE
+        entry.mode = 0o1777 if name in _STICKY else 0o755
+        tar.addfile(entry)
+    else:
+        status = path.stat()
+        entry.size = status.st_size
+        entry.mode = 0o755 if status.st_mode & 0o100 else 0o644
+        with path.open("rb") as file:
+            tar.addfile(entry, file)

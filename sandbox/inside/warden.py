@@ -1,0 +1,359 @@
+"""PID 1 of every run: starts the candidate, watches it, buries it, and reports what it saw. Stdlib only.
+
+Theory of operation
+-------------------
+The container's standard input carries one job in; its standard output is the only channel out. The warden alone
+holds both. It forks one child per life; the child closes every inherited descriptor, seals itself (`seal.py`) and
+becomes the candidate. The candidate's output reaches the warden through pipes and is framed there, so nothing that
+a candidate prints can look like a record of ours. The warden is not dumpable, so its memory and descriptors are
+closed to the candidate, which runs under the same uid.
+
+The warden reports facts (exit, signal, kernel counters, what it killed the run for); it judges nothing. The last
+frame is the completion record: without one the run is incomplete, whatever else was seen.
+
+Frames out: one byte of kind, four bytes of length (big-endian), payload.
+
+    H  hello: JSON, what the container looks like from inside     before the job is read
+    S  the candidate's first instruction may run from now on
+    O  o  E  e   output: head of stdout, its tail, head of stderr, its tail
+    R  result of a harness, to be joined
+    A  artifact: JSON name and size, then B frames with its bytes; X an entry not taken: JSON name and reason
+    F  the child could not be sealed, so nothing ran: JSON text
+    Z  completion record: JSON
+
+Job in: four bytes of length, a JSON header, then the code and the bars it announces.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+INSIDE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, INSIDE)
+
+import artifacts  # noqa: E402
+import counters  # noqa: E402
+import seal  # noqa: E402
+
+TICK = 0.05
+"""Seconds between looks at the kernel's counters."""
+TERM_GRACE = 0.25
+"""Seconds between asking a run to end (it prints where it was) and ending it."""
+LIMIT_GRACE = 1.0
+"""Seconds a run may go on after it met a limit that decides its status: enough to print its traceback."""
+FLOOD = 16
+"""A run that writes this many times its output limit is ended."""
+QUEUE = 256 * 1024
+"""Bytes waiting for the channel above which no more output is read from the candidate."""
+RESULT_LIMIT = 64 * 1024 * 1024
+
+
+class Channel:
+    """The way out. Never blocks the watch: what the reader does not take yet waits in `waiting`."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.waiting = bytearray()
+        os.set_blocking(fd, False)
+
+    def send(self, kind: bytes, payload: bytes = b"") -> None:
+        self.waiting += kind + len(payload).to_bytes(4, "big") + payload
+        self.push()
+
+    def send_json(self, kind: bytes, value: object) -> None:
+        self.send(kind, json.dumps(value).encode())
+
+    def push(self) -> None:
+        try:
+            while self.waiting:
+                del self.waiting[: os.write(self.fd, self.waiting[:65536])]
+        except BlockingIOError:
+            pass
+
+    def flush(self, below: int = 0) -> None:
+        """Wait until at most `below` bytes are left. Only used when no candidate process is alive."""
+        while len(self.waiting) > below:
+            select.select([], [self.fd], [])
+            self.push()
+
+
+class Capture:
+    """One output stream: the first half of what may be kept goes out live, of the rest the last half is kept."""
+
+    def __init__(self, channel: Channel, kinds: bytes, limit: int) -> None:
+        self.channel = channel
+        self.head_kind, self.tail_kind = kinds[:1], kinds[1:]
+        self.head_left = limit - limit // 2
+        self.tail_limit = limit // 2
+        self.tail = bytearray()
+        self.total = 0
+        self.dropped = 0
+
+    def take(self, chunk: bytes) -> None:
+        self.total += len(chunk)
+        head, rest = chunk[: self.head_left], chunk[self.head_left :]
+        if head:
+            self.head_left -= len(head)
+            self.channel.send(self.head_kind, head)
+        self.tail += rest
+        if len(self.tail) > 2 * self.tail_limit + 65536:
+            self._trim()
+
+    def finish(self) -> dict[str, int]:
+        self._trim()
+        for start in range(0, len(self.tail), 65536):
+            self.channel.send(self.tail_kind, bytes(self.tail[start : start + 65536]))
+        return {"total": self.total, "dropped": self.dropped}
+
+    def _trim(self) -> None:
+        excess = max(0, len(self.tail) - self.tail_limit)
+        del self.tail[:excess]
+        self.dropped += excess
+
+
+class Result:
+    """The harness's result pipe, forwarded up to a limit; beyond it the result is void."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.total = 0
+
+    def take(self, chunk: bytes) -> None:
+        self.total += len(chunk)
+        if self.total <= RESULT_LIMIT:
+            self.channel.send(b"R", chunk)
+
+
+class Watch:
+    """One run, from the fork to the last dead process."""
+
+    def __init__(self, channel: Channel, limits: dict[str, float], streams: seal.Streams, wakeup: int) -> None:
+        self.channel = channel
+        self.limits = limits
+        self.streams = streams
+        self.wakeup = wakeup
+        self.listener = streams.listener
+        output = int(limits["output"])
+        self.stdout = Capture(channel, b"Oo", output)
+        self.stderr = Capture(channel, b"Ee", output)
+        self.result = Result(channel)
+        self.takers: dict[int, Callable[[bytes], None]] = {
+            streams.stdout: self.stdout.take,
+            streams.stderr: self.stderr.take,
+            streams.result: self.result.take,
+        }
+        self.started = time.monotonic()
+        self.baseline = counters.read()
+        self.latest = self.baseline
+        self.disk = counters.Disk()
+        self.network_attempts = 0
+        self.exit: int | None = None
+        self.cause: str | None = None
+        self.kill_at: float | None = None
+
+    def until_dead(self) -> None:
+        next_look = self.started
+        while self.exit is None:
+            self._wait(max(0.0, next_look - time.monotonic()))
+            now = time.monotonic()
+            if now >= next_look:
+                self._look(now)
+                next_look = now + TICK
+            if self.kill_at is not None and now >= self.kill_at:
+                kill_everything()
+            self._reap()
+        self.ended = time.monotonic()
+        bury_everything()
+        self._drain()
+        self.latest = counters.read()
+        self.disk.look()
+
+    def record(self) -> dict[str, object]:
+        assert self.exit is not None
+        code = os.waitstatus_to_exitcode(self.exit)
+        used = self.latest.since(self.baseline)
+        return {
+            "exit_code": code if code >= 0 else None,
+            "signal": signal_name(-code) if code < 0 else None,
+            "cause": self.cause,
+            "wall_seconds": self.ended - self.started,
+            "cpu_seconds": used.cpu_seconds,
+            "memory_peak": used.memory_peak,
+            "oom_events": used.oom_events,
+            "pids_events": used.pids_events,
+            "disk_peak": self.disk.peak,
+            "disk_full": self.disk.full,
+            "network_attempts": self.network_attempts if self.streams.listener is not None else None,
+            "stdout": self.stdout.finish(),
+            "stderr": self.stderr.finish(),
+            "result_bytes": self.result.total,
+        }
+
+    def _wait(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self.wakeup, select.POLLIN)
+        poll.register(0, select.POLLIN)
+        if self.channel.waiting:
+            poll.register(self.channel.fd, select.POLLOUT)
+        if len(self.channel.waiting) < QUEUE:
+            for fd in self.takers:
+                poll.register(fd, select.POLLIN)
+        if self.listener is not None:
+            poll.register(self.listener, select.POLLIN)
+        for fd, event in poll.poll(seconds * 1000):
+            self._attend(fd, event)
+
+    def _attend(self, fd: int, event: int) -> None:
+        if fd == self.channel.fd:
+            self.channel.push()
+        elif fd == self.wakeup:
+            os.read(fd, 4096)
+        elif fd in self.takers:
+            self._read(fd)
+        elif fd == self.listener:
+            if event & select.POLLIN:
+                self.network_attempts += seal.refuse_next(fd)
+            else:
+                self.listener = None
+        elif not os.read(0, 4096):
+            # Whoever asked for this run is gone: nobody will read the answer, and nothing may outlive them.
+            kill_everything()
+            os._exit(0)
+
+    def _read(self, fd: int) -> None:
+        chunk = os.read(fd, 65536)
+        if chunk:
+            self.takers[fd](chunk)
+        else:
+            del self.takers[fd]
+
+    def _look(self, now: float) -> None:
+        self.latest = counters.read()
+        self.disk.look()
+        if self.cause is not None:
+            return
+        used = self.latest.since(self.baseline)
+        if used.pids_events:
+            self._end("pids", now + LIMIT_GRACE)
+        elif used.oom_events:
+            self._end("memory", now + LIMIT_GRACE)
+        elif self.stdout.total + self.stderr.total > FLOOD * self.limits["output"] or self.result.total > RESULT_LIMIT:
+            self._end("output", now)
+        elif now - self.started >= self.limits["timeout"]:
+            self._ask_to_end("timeout", now)
+        elif used.cpu_seconds is not None and used.cpu_seconds >= self.limits["cpu_time"]:
+            self._ask_to_end("cpu", now)
+
+    def _end(self, cause: str, when: float) -> None:
+        self.cause, self.kill_at = cause, when
+
+    def _ask_to_end(self, cause: str, now: float) -> None:
+        self._end(cause, now + TERM_GRACE)
+        os.kill(self.streams.pid, signal.SIGTERM)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.streams.pid:
+                self.exit = status
+
+    def _drain(self) -> None:
+        """Take what is left in the pipes. Every writer is dead, so each ends."""
+        for fd in list(self.takers):
+            while fd in self.takers:
+                self._read(fd)
+                self.channel.flush(below=QUEUE)
+
+
+def kill_everything() -> None:
+    """Kill every process of the container but ourselves (we are PID 1 of its namespace)."""
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def bury_everything() -> None:
+    """Kill and reap until no process is left, however fast they fork."""
+    while True:
+        kill_everything()
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
+
+
+def read_exactly(size: int) -> bytes:
+    """Read `size` bytes of the job, or end quietly when whoever made this container went away."""
+    chunks = []
+    while size:
+        chunk = os.read(0, min(size, 1 << 20))
+        if not chunk:
+            os._exit(0)
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
+
+
+def main() -> None:
+    seal.close_to_others()
+    wakeup = watch_children()
+    channel = Channel(1)
+    channel.send_json(b"H", seal.describe())
+    channel.flush()
+    header = json.loads(read_exactly(int.from_bytes(read_exactly(4), "big")))
+    code = read_exactly(header["code_size"])
+    bars = read_exactly(header["bars_size"])
+    path = seal.place(header["name"], code)
+    try:
+        streams = seal.fork(header["limits"])
+    except seal.Unsealed as error:
+        channel.send_json(b"F", str(error))
+        channel.flush()
+        return
+    if streams is None:
+        # This is the child, sealed: from here on the candidate runs, to the end of this interpreter.
+        import launch
+
+        launch.become(path, code, bars, header)
+        return
+    channel.send(b"S")
+    watch = Watch(channel, header["limits"], streams, wakeup)
+    streams.go()
+    watch.until_dead()
+    record = watch.record()
+    artifacts.send(channel, "/out", header["limits"]["artifacts"], header["limits"]["artifact_count"])
+    channel.send_json(b"Z", record)
+    channel.flush()
+
+
+def watch_children() -> int:
+    """Return a descriptor that becomes readable when a child ends. Signals that candidates may send do nothing."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    return reader
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""Runs one job in one container, from create to removal: the main path of this package.
+
+    create -> read back and compare -> attach -> start -> hello and compare -> job in -> frames out -> remove
+
+Whatever happens on the way, the container is killed and removed at the end. What the candidate does is in the
+answer; what goes wrong on our side is raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..schemas.errors import EngineError, PrerequisiteError, SealError
+from ..schemas.limits import Limits
+from ..schemas.run import Image, Isolation, Output, Run, Usage
+from ..schemas.settings import Settings
+from . import reaper, seal
+from .collector import Collector
+from .engine import Engine, calling
+from .outcome import Facts, Record, classify
+from .protocol import ChannelBroken, DeadlinePassed, Frames, job
+from .text import decoded, one_line
+
+Sink = Callable[[str, bytes], None]
+"""Called with `stdout` or `stderr` and bytes as they arrive; with `started` and none when the candidate begins."""
+
+START_SECONDS = 60.0
+"""How long a container may take to say hello before the engine is to blame."""
+GRACE_SECONDS = 20.0
+"""How long after its own deadline a warden may take to bury, collect and report before we stop waiting."""
+GVISOR_RUNTIME = "runsc"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What goes into a container: a file, how to treat it, and the bars it may compute on."""
+
+    name: str
+    code: bytes
+    source: str
+    contract: str = "script"
+    arguments: tuple[str, ...] = ()
+    bars: bytes = b""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The evidence of a run, and what its harness returned: unchecked JSON text, empty without a harness."""
+
+    run: Run
+    result: bytes
+
+
+def new_run_id() -> str:
+    """Return an id that sorts by time and that no two runs share."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+def run(
+    engine: Engine,
+    job: Job,
+    image: Image,
+    settings: Settings,
+    *,
+    limits: Limits,
+    isolation: Isolation,
+    run_id: str,
+    folder: Path,
+    sink: Sink,
+) -> Answer:
+    """Run `job` sealed and return what happened; artifacts go into `folder`.
+
+    Raises EngineError when the engine fails or vanishes, SealError when the container is not what was asked for,
+    PrerequisiteError when the isolation is not there.
+    """
+    started = datetime.now(UTC)
+    asked = seal.arguments(
+        image.id,
+        limits,
+        _runtime(engine, isolation),
+        reaper.labels(settings, run_id, one_line(job.name)),
+    )
+    with _container(engine, asked) as container:
+        runtime = _compare(engine, container, asked)
+        exchange = _Exchange(job, limits, isolation, Collector(folder, limits), sink)
+        exchange.begun = time.monotonic()
+        with _attached(engine, container) as connection:
+            with calling("start a container"):
+                engine.api.start(container)
+            exchange.hold(connection)
+        facts = _facts(engine, container, exchange)
+    status, reason = classify(facts)
+    record = exchange.record
+    run = Run(
+        id=run_id,
+        file=one_line(job.name),
+        source=job.source,
+        status=status,
+        reason=reason,
+        exit_code=record.get("exit_code"),
+        signal=record.get("signal"),
+        usage=exchange.usage(),
+        limits=limits,
+        stdout=exchange.output("stdout"),
+        stderr=exchange.output("stderr"),
+        artifacts=tuple(exchange.collector.artifacts),
+        refused=tuple(exchange.collector.refused),
+        image=image,
+        isolation=isolation,
+        runtime=runtime,
+        started=started,
+        finished=datetime.now(UTC),
+    )
+    return Answer(run, bytes(exchange.result))
+
+
+class _Exchange:
+    """The conversation with one warden, and what came of it."""
+
+    def __init__(self, job: Job, limits: Limits, isolation: Isolation, collector: Collector, sink: Sink) -> None:
+        self.job = job
+        self.limits = limits
+        self.isolation = isolation
+        self.collector = collector
+        self.sink = sink
+        self.record: dict[str, Any] = {}
+        self.result = bytearray()
+        self.begun = 0.0
+        self.ended = 0.0
+        self.deadline_passed = False
+        self.broken: str | None = None
+        self._kept = {kind: bytearray() for kind in "OoEe"}
+
+    def hold(self, connection: socket.socket) -> None:
+        """Talk until the completion record, the end of the stream or our deadline."""
+        frames = Frames(connection, time.monotonic() + START_SECONDS)
+        try:
+            for kind, payload in frames:
+                if kind == "H":
+                    self._greet(json.loads(payload))
+                    connection.sendall(self._job())
+                elif kind == "S":
+                    self._begin(frames)
+                elif kind == "Z":
+                    self.record = json.loads(payload)
+                    break
+                else:
+                    self._take(kind, payload)
+        except DeadlinePassed:
+            if not self._has_begun:
+                raise EngineError(f"the container did not start within {START_SECONDS:g} s") from None
+            self.deadline_passed = True
+        except (ChannelBroken, ValueError, KeyError, TypeError) as error:
+            self.broken = str(error)
+        except OSError as error:
+            raise EngineError(f"the connection to the engine broke: {error}; run `sandbox cleanup`") from error
+        finally:
+            self.ended = time.monotonic()
+            self.collector.close()
+        if not self._has_begun and not self.record:
+            complaint = one_line(decoded(bytes(frames.complaint)))[-300:] or self.broken or "it said nothing"
+            raise EngineError(f"the container ended before the candidate could begin: {complaint}")
+
+    def output(self, stream: str) -> Output:
+        """Return what was kept of a stream, with a mark where something is missing."""
+        head, tail = (self._kept[kind] for kind in ("Oo" if stream == "stdout" else "Ee"))
+        counted = self.record.get(stream) or {"total": len(head) + len(tail), "dropped": 0}
+        text = decoded(bytes(head))
+        if counted["dropped"]:
+            text += f"\n[... {counted['dropped']} bytes dropped ...]\n"
+        return Output(text=text + decoded(bytes(tail)), total=counted["total"], dropped=counted["dropped"])
+
+    def usage(self) -> Usage:
+        """Return the warden's measurements, or only our own clock when there is no record."""
+        if not self.record:
+            return Usage(wall_seconds=self.ended - self.begun)
+        return Usage.model_validate({name: self.record.get(name) for name in Usage.model_fields})
+
+    def facts_record(self) -> Record | None:
+        """Return the part of the completion record that decides."""
+        if not self.record:
+            return None
+        record = self.record
+        return Record(
+            exit_code=record["exit_code"],
+            signal=record["signal"],
+            cause=record["cause"],
+            oom_events=record["oom_events"],
+            pids_events=record["pids_events"],
+            disk_full=record["disk_full"],
+            dropped=record["stdout"]["dropped"] + record["stderr"]["dropped"],
+        )
+
+    _has_begun = False
+
+    def _greet(self, hello: dict[str, Any]) -> None:
+        if wrong := seal.differences_inside(hello, self.isolation is Isolation.GVISOR):
+            raise SealError(f"the container is not sealed: {'; '.join(wrong)}; nothing was run in it")
+
+    def _job(self) -> bytes:
+        header = {
+            "name": "candidate.py" if self.job.name == "-" else self.job.name,
+            "contract": self.job.contract,
+            "arguments": self.job.arguments,
+            "options": self.job.options,
+            "environment": seal.environment(self.limits),
+            "limits": self.limits.model_dump(),
+        }
+        return job(header, self.job.code, self.job.bars)
+
+    def _begin(self, frames: Frames) -> None:
+        self._has_begun = True
+        self.begun = time.monotonic()
+        frames.deadline = self.begun + self.limits.timeout + GRACE_SECONDS
+        self.sink("started", b"")
+
+    def _take(self, kind: str, payload: bytes) -> None:
+        if kind in self._kept:
+            self._keep(kind, payload)
+        elif kind == "R":
+            self.result += payload
+        elif kind == "A":
+            entry = json.loads(payload)
+            self.collector.begin(entry["name"], entry["size"])
+        elif kind == "B":
+            self.collector.take(payload)
+        elif kind == "X":
+            entry = json.loads(payload)
+            self.collector.refuse(entry["name"], entry["reason"])
+        elif kind == "F":
+            raise SealError(f"the candidate could not be sealed: {one_line(json.loads(payload))}; nothing was run")
+        else:
+            raise ChannelBroken(f"a frame of unknown kind {kind!r}")
+
+    def _keep(self, kind: str, payload: bytes) -> None:
+        kept = self._kept[kind]
+        kept += payload
+        if len(kept) > self.limits.output:
+            raise ChannelBroken("more output than the limit lets through")
+        self.sink("stdout" if kind in "Oo" else "stderr", payload)
+
+
+@contextlib.contextmanager
+def _container(engine: Engine, asked: dict[str, Any]) -> Iterator[str]:
+    with calling("create a container"):
+        container = str(engine.api.create_container_from_config(asked)["Id"])
+    try:
+        yield container
+    except BaseException:
+        # What went wrong first is what the caller must hear; `sandbox cleanup` removes what an engine lost.
+        with contextlib.suppress(EngineError):
+            reaper.remove(engine, container)
+        raise
+    reaper.remove(engine, container)
+
+
+@contextlib.contextmanager
+def _attached(engine: Engine, container: str) -> Iterator[socket.socket]:
+    """Attach before the start, so that nothing is lost, and detach before the removal, which waits for readers."""
+    with calling("attach to a container"):
+        stream = engine.api.attach_socket(container, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+    connection: socket.socket = getattr(stream, "_sock", stream)
+    try:
+        yield connection
+    finally:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        stream._response.close()
+
+
+def _compare(engine: Engine, container: str, asked: dict[str, Any]) -> str:
+    """Refuse a container that did not come out as asked; return the runtime that it has."""
+    with calling("inspect a container"):
+        inspected = engine.api.inspect_container(container)
+    if wrong := seal.differences(asked, inspected):
+        raise SealError(f"the engine made a container that is not sealed: {'; '.join(wrong)}; it was not started")
+    return str(inspected["HostConfig"]["Runtime"])
+
+
+def _runtime(engine: Engine, isolation: Isolation) -> str | None:
+    if isolation is Isolation.DEFAULT:
+        return None
+    if GVISOR_RUNTIME not in engine.info().get("Runtimes", {}):
+        raise PrerequisiteError(
+            "isolation gvisor was asked for and this engine has no runtime `runsc`; install runsc and restart the "
+            "engine, or leave --isolation out"
+        )
+    return GVISOR_RUNTIME
+
+
+def _facts(engine: Engine, container: str, exchange: _Exchange) -> Facts:
+    record = exchange.facts_record() if exchange.broken is None else None
+    if record is not None and record.oom_events is not None:
+        return Facts(record)
+    with calling("inspect a container after its run"):
+        state = engine.api.inspect_container(container)["State"]
+    if record is None and state["Running"] and not exchange.deadline_passed and exchange.broken is None:
+        raise EngineError("the engine closed the connection to a running container")
+    return Facts(record, engine_saw_oom=bool(state["OOMKilled"]), deadline_passed=exchange.deadline_passed)

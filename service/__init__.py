@@ -1,0 +1,1 @@
+"""How the gate is shown and served: today at a terminal."""
