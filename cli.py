@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .schemas.limits import Limits
     from .schemas.settings import Settings
 
-PASSED, NOT_PASSED, USAGE, INTERRUPTED = 0, 1, 2, 130
+PASSED, NOT_PASSED, USAGE, NOT_DECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,7 +60,8 @@ def run(
 ) -> None:
     """Run one file and say what happened."""
     from .patchflow.exercise import Request, exercise
-    from .sandbox.runner import new_run_id
+    from .sandbox.backend import DockerBackend
+    from .sandbox.job import new_run_id
     from .schemas.run import Isolation
     from .service import terminal
     from .validation.source import read_source
@@ -91,13 +92,8 @@ def run(
     live = terminal.LiveOutput(progress)
     try:
         progress.say(f"starting {request.source.name}")
-        done = exercise(
-            request,
-            settings,
-            (lambda *_: None) if quiet or as_json else live.take,
-            progress.say,
-            new_run_id(),
-        )
+        sink = (lambda *_: None) if quiet or as_json else live.take
+        done = exercise(request, settings, DockerBackend(settings, progress.say), sink, new_run_id())
     finally:
         progress.stop()
     terminal.say(_json(done.run) if as_json else terminal.summary(done.run, done.folder))
@@ -218,11 +214,48 @@ def image_build(
 @image_app.command("list")
 def image_list(as_json: Json = False) -> None:
     """List the images that runs may see."""
+    from .sandbox import engine
+    from .sandbox.image import store
+    from .service import terminal
+
+    settings = _settings()
+    images = store.listed(engine.connect(settings), settings)
+    if as_json:
+        terminal.say(json.dumps([image.model_dump(mode="json") for image in images], indent=2))
+        return
+    rows = [("PROFILE", "SIZE", "BUILT", "STATE", "ID")]
+    for image in images:
+        state = "current" if image.current else "outdated"
+        rows.append(
+            (
+                image.record.profile,
+                terminal.size(image.record.size),
+                f"{image.record.built:%Y-%m-%d %H:%M}Z",
+                state if image.present else "missing",
+                image.record.id,
+            )
+        )
+    terminal.say(terminal.table(rows) if images else "no image yet; run `sandbox image build`")
 
 
 @image_app.command("verify")
 def image_verify() -> None:
     """Hold the engine's images against our record of them."""
+    from .sandbox import engine
+    from .sandbox.image import store
+    from .service import terminal
+
+    settings = _settings()
+    connected = engine.connect(settings)
+    images = [image.record for image in store.listed(connected, settings) if image.current]
+    if not images:
+        raise UsageError("there is no image to verify; run `sandbox image build`")
+    wrong = 0
+    for record in images:
+        differences = store.verify(connected, record.image, settings)
+        wrong += len(differences)
+        terminal.say(f"{record.tag}  {'; '.join(differences) or 'as it was built'}")
+    raise typer.Exit(NOT_DECIDED if wrong else PASSED)
 
 
 def main() -> NoReturn:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from ..sandbox import engine, reaper
-from ..sandbox.runner import new_run_id
+from ..sandbox.backend import DockerBackend
+from ..sandbox.job import new_run_id
 from ..schemas.errors import GateError, UsageError
 from ..schemas.limits import Limits
 from ..schemas.run import Isolation, Run
@@ -73,7 +74,8 @@ def _run(file: str | os.PathLike[str] | None, options: Options, settings: Settin
         params=options.get("params") or {},
         out=None if out is None else Path(out),
     )
-    return exercise(request, settings, lambda *_: None, lambda _: None, run_id).run
+    backend = DockerBackend(settings, say=lambda _: None)
+    return exercise(request, settings, backend, lambda *_: None, run_id).run
 
 
 def _source(file: str | os.PathLike[str] | None, code: str | bytes | None) -> Source:

@@ -1,22 +1,22 @@
 """Takes one file from its source to the evidence of its run: what `sandbox run` and `sandgate.run` do.
 
-    shape of the source -> profile -> image -> bars -> sealed run -> evaluation outside -> record
+    shape of the source -> bars -> sealed run -> evaluation outside -> record
 
 Nothing is decided here: the parts decide, this puts them in order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..sandbox import engine as engines
-from ..sandbox import prerequisites, reaper, runner
-from ..sandbox.image import profiles, store
-from ..schemas.errors import PrerequisiteError, UsageError
+from ..sandbox.job import Backend, Job, Sink
+from ..sandbox.text import one_line
+from ..schemas.errors import UsageError
 from ..schemas.limits import Limits, beyond
 from ..schemas.run import Claim, Isolation, Run, Status
 from ..schemas.settings import Settings
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..evaluation.bars import Bars
 
 ARTIFACTS = "artifacts"
-Say = Callable[[str], None]
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Exercise:
     folder: Path
 
 
-def exercise(request: Request, settings: Settings, sink: runner.Sink, say: Say, run_id: str) -> Exercise:
-    """Run a file and evaluate what it returned. `say` gets a line of progress now and then.
+def exercise(request: Request, settings: Settings, backend: Backend, sink: Sink, run_id: str) -> Exercise:
+    """Run a file on `backend` and evaluate what it returned.
 
     Raises UsageError for what cannot be run as asked, PrerequisiteError for what is missing here, and EngineError
     or SealError when we could not find out.
@@ -65,38 +65,32 @@ def exercise(request: Request, settings: Settings, sink: runner.Sink, say: Say, 
         raise UsageError(f"{'; '.join(over)}; ask for less, or raise [tool.sandbox.ceilings]")
     shape = inspect(request.source.code)
     bars = _bars(request, shape, settings)
-    engine = engines.connect(settings)
-    if settings.strict and (holes := prerequisites.holes(engine, strict=True)):
-        raise PrerequisiteError(f"strict: {'; '.join(holes)}; update the engine, or run without strict")
-    profile = profiles.profile_for(set(shape.imports), store.opted_in(engine, settings))
-    image = store.ensure(engine, profile, settings, say)
-    reaper.reap(engine, settings)
     runs = Runs(settings.state / "runs")
-    own_folder = runs.folder(run_id)
-    folder = _fresh(request.out) if request.out else own_folder
+    with _folders(request, runs, run_id) as (folder, artifacts):
+        job = _job(request, shape, bars, settings)
+        answer = backend.run(job, request.limits, request.isolation, run_id=run_id, folder=artifacts, sink=sink)
+        run = answer.run
+        if bars is not None:
+            run = _evaluated(run, shape, answer.result, bars, settings)
+            _draw(run, bars, folder)
+        runs.record(run)
+        if request.out:
+            write_record(folder, run)
+    return Exercise(run, folder)
+
+
+@contextlib.contextmanager
+def _folders(request: Request, runs: Runs, run_id: str) -> Iterator[tuple[Path, Path]]:
+    """Make the folder of a run and the one in it for artifacts; leave neither where there is nothing to keep."""
+    folder = _fresh(request.out) if request.out else runs.folder(run_id)
     artifacts = folder / ARTIFACTS
     artifacts.mkdir(mode=0o700)
-    answer = runner.run(
-        engine,
-        _job(request, shape, bars, settings),
-        image,
-        settings,
-        limits=request.limits,
-        isolation=request.isolation,
-        run_id=run_id,
-        folder=artifacts,
-        sink=sink,
-    )
-    run = answer.run
-    if bars is not None:
-        run = _evaluated(run, shape, answer.result, bars, settings)
-        _draw(run, bars, folder)
-    if not any(artifacts.iterdir()):
-        artifacts.rmdir()
-    runs.record(run)
-    if folder != own_folder:
-        write_record(folder, run)
-    return Exercise(run, folder)
+    try:
+        yield folder, artifacts
+    finally:
+        for path in (artifacts, folder):
+            with contextlib.suppress(OSError):  # Not empty: then it is kept.
+                path.rmdir()
 
 
 def _bars(request: Request, shape: Shape, settings: Settings) -> Bars | None:
@@ -114,13 +108,14 @@ def _bars(request: Request, shape: Shape, settings: Settings) -> Bars | None:
     return bars.load(request.data or settings.data)
 
 
-def _job(request: Request, shape: Shape, bars: Bars | None, settings: Settings) -> runner.Job:
+def _job(request: Request, shape: Shape, bars: Bars | None, settings: Settings) -> Job:
     options: dict[str, Any] = {"strategy": request.strategy, "params": dict(request.params)}
     options |= {"cash": settings.costs.cash, "commission": settings.costs.commission}
-    return runner.Job(
+    return Job(
         name=request.source.name,
         code=request.source.code,
         source=request.source.sha256,
+        imports=shape.imports,
         contract=shape.contract,
         arguments=request.arguments,
         bars=bars.to_bytes() if bars is not None else b"",
@@ -134,18 +129,27 @@ def _evaluated(run: Run, shape: Shape, result: bytes, bars: Bars, settings: Sett
     if run.status is not Status.OK:
         return run
     try:
-        returned = json.loads(result)
-        name, contract = str(returned["strategy"]), returned["contract"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        reason = "it ended before its strategy returned anything"
+        returned = _parsed(result)
+        name = one_line(str(returned["strategy"]))[:LONGEST_NAME]
+        if shape.contract == "backtesting":
+            claim = Claim(framework=shape.contract, metrics=returned["metrics"], trades=returned["trades"])
+            return run.model_copy(update={"claim": claim})
+    except (ValueError, KeyError, RecursionError):
+        # The harness runs in the candidate's process: without its answer, or with another, there is no result.
+        reason = "it ended without the result that its strategy owes"
         return run.model_copy(update={"status": Status.INCOMPLETE, "reason": reason})
-    if contract == "signals":
-        from ..evaluation.evaluate import evaluate
+    from ..evaluation.evaluate import evaluate
 
-        evaluation = evaluate(returned.get("positions"), bars, settings.costs, name)
-        return run.model_copy(update={"evaluation": evaluation})
-    claim = Claim(framework=shape.contract, metrics=returned["metrics"], trades=tuple(returned["trades"]))
-    return run.model_copy(update={"claim": claim})
+    evaluation = evaluate(returned.get("positions"), bars, settings.costs, name)
+    return run.model_copy(update={"evaluation": evaluation})
+
+
+def _parsed(result: bytes) -> dict[str, Any]:
+    """Parse what came out of the container. Raises ValueError or RecursionError for anything but a JSON object."""
+    parsed = json.loads(result)
+    if not isinstance(parsed, dict):
+        raise ValueError("not an object")
+    return parsed
 
 
 def _draw(run: Run, bars: Bars, folder: Path) -> None:

@@ -20,6 +20,9 @@ from pathlib import Path
 
 from ..schemas.errors import PrerequisiteError
 
+END_SECONDS = 10
+"""How long the kernel may take to end what was killed."""
+
 MOUNT_GROUPS = "apt-get install cgroupfs-mount && cgroupfs-mount"
 
 
@@ -53,22 +56,19 @@ class ControlGroup:
     def entrance(self) -> Path:
         """The file that takes the pid of the process to start in this group.
 
-        Version 2 allows processes in leaves only, hence a leaf beside those of the containers.
+        Version 2 allows processes in leaves only, hence a leaf beside those of the containers. Raises
+        PrerequisiteError on a machine without control groups.
         """
+        if self._listing is None:
+            raise PrerequisiteError(f"no control groups with the pids controller are mounted; {MOUNT_GROUPS}")
         return self._listing / "engine" / "cgroup.procs"
 
     @property
-    def _listing(self) -> Path:
-        for tree in self.trees:
-            if tree.type == "cgroup" and "pids" in tree.options:
-                return tree.path / self.name
-        for tree in self.trees:
-            if tree.type == "cgroup2":
-                return tree.path / self.name
-        raise PrerequisiteError(
-            "no control group file system with the pids controller is mounted, and an engine needs one: "
-            f"{MOUNT_GROUPS}"
-        )
+    def _listing(self) -> Path | None:
+        """The folder whose tree is complete: that of `pids` in version 1, else that of version 2."""
+        with_pids = [tree for tree in self.trees if "pids" in tree.options]
+        unified = [tree for tree in self.trees if tree.type == "cgroup2"]
+        return next((tree.path / self.name for tree in with_pids + unified), None)
 
     def create(self) -> None:
         """Make the group. Raises PrerequisiteError where control groups are not mounted or may not be made."""
@@ -83,12 +83,11 @@ class ControlGroup:
 
     def pids(self) -> tuple[int, ...]:
         """Return every process of the group and of the groups below it."""
-        return self._below(self._listing.rglob("cgroup.procs"))
+        return self._below(self._listing.rglob("cgroup.procs")) if self._listing else ()
 
     def contained(self) -> tuple[int, ...]:
         """Return the processes of the group that are in containers: all but the engine and what serves it."""
-        entrance = self.entrance
-        return self._below(procs for procs in self._listing.rglob("cgroup.procs") if procs != entrance)
+        return tuple(set(self.pids()) - set(self._below([self.entrance])))
 
     @staticmethod
     def _below(files: Iterable[Path]) -> tuple[int, ...]:
@@ -108,9 +107,9 @@ class ControlGroup:
             finally:
                 os.close(handle)
 
-    def kill(self, seconds: float) -> None:
-        """Kill every process of the group. Raises PrerequisiteError when some survive for `seconds`."""
-        deadline = time.monotonic() + seconds
+    def kill(self) -> None:
+        """Kill every process of the group. Raises PrerequisiteError when some survive that."""
+        deadline = time.monotonic() + END_SECONDS
         while pids := self.pids():
             if time.monotonic() > deadline:
                 raise PrerequisiteError(f"processes {pids} cannot be killed; look at them with ps, then try again")
@@ -123,5 +122,21 @@ class ControlGroup:
         for tree in self.trees:
             top = tree.path / self.name
             for folder in sorted((top, *top.rglob("*/")), key=lambda path: len(path.parts), reverse=True):
-                with contextlib.suppress(FileNotFoundError):
-                    folder.rmdir()
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a group's folder, which the kernel calls busy until the last process in it has gone for good."""
+    deadline = time.monotonic() + END_SECONDS
+    while True:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise PrerequisiteError(
+                    f"the control group {folder} cannot be removed: {error.strerror}; see the processes that its "
+                    "cgroup.procs names"
+                ) from error
+            time.sleep(0.05)

@@ -53,10 +53,8 @@ INSTALL = "apt-get install docker.io crun"
 
 _PATH = ":/usr/local/sbin:/usr/sbin:/sbin"
 
-_START = """
-echo $$ >"$ENTRANCE" &&
-exec setsid --fork unshare --mount --propagation private sh -c "$INSIDE"
-"""
+_ENTER = 'echo $$ >"$0" && exec "$@"'
+_DETACHED = ("setsid", "--fork", "unshare", "--mount", "--propagation", "private", "sh", "-c")
 
 _INSIDE = """
 set -e
@@ -141,16 +139,16 @@ def up(settings: Settings, say: Say) -> str:
         say(f"an engine answers at {asked}")
         return asked
     dockerd = _check_machine(place)
-    place.data.mkdir(parents=True, exist_ok=True)
+    _make_folders(place)
     with _locked(place):
         if asked := _answering(settings):
             say(f"an engine answers at {asked}")
             return asked
         group = place.group
         _sweep(place, group)
-        place.config.write_text(json.dumps(_configuration(place, group, say), indent=1) + "\n")
         group.create()
         try:
+            place.config.write_text(json.dumps(_configuration(place, group, say), indent=1) + "\n")
             _launch(place, group, dockerd)
             _wait_until_it_answers(place, group)
         except BaseException:
@@ -160,16 +158,16 @@ def up(settings: Settings, say: Say) -> str:
     return place.host
 
 
-def down(settings: Settings, say: Say) -> None:
-    """Stop our engine with every container in it, and remove what it left. No engine of ours is fine."""
+def down(settings: Settings) -> bool:
+    """Stop our engine with every container in it and remove what it left; return whether there was anything."""
     place = _Place.of(settings)
     if not place.folder.exists():
-        say("no engine of ours is running")
-        return
+        return False
     group = place.group
-    was_running = bool(group.pids())
-    if was_running:
-        _check_root("stop the engine")
+    running = bool(group.pids())
+    if not running and not place.socket.exists():
+        return False
+    _check_root("stop the engine")
     with _locked(place):
         for inmate in group.contained():  # nothing that ran has a right to end in its own time
             group.send(signal.SIGKILL, inmate)
@@ -177,7 +175,7 @@ def down(settings: Settings, say: Say) -> None:
             group.send(signal.SIGTERM, pid)
             _wait_for_the_end_of(pid, group)
         _sweep(place, group)
-    say("the engine is stopped" if was_running else "no engine of ours is running")
+    return running
 
 
 def status(settings: Settings) -> EngineStatus:
@@ -232,6 +230,15 @@ def _found(program: str) -> str | None:
     return shutil.which(program, path=os.environ.get("PATH", os.defpath) + _PATH)
 
 
+def _make_folders(place: _Place) -> None:
+    try:
+        place.data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PrerequisiteError(
+            f"cannot make {place.data}: {error.strerror}; set SANDBOX_STATE to a folder that can be written"
+        ) from error
+
+
 @contextlib.contextmanager
 def _locked(place: _Place) -> Iterator[None]:
     """Let one `up` or `down` at a time see to this engine; the kernel lets go of the lock of whoever dies."""
@@ -246,7 +253,7 @@ def _configuration(place: _Place, group: ControlGroup, say: Say) -> dict[str, An
     if crun := _found("crun"):
         runtimes["crun"] = {"path": crun}
     if runsc := _found("runsc"):
-        if platform := _gvisor_platform(runsc):
+        if platform := _gvisor_platform(runsc, place, group):
             runtimes["runsc"] = {"path": runsc, "runtimeArgs": [f"--platform={platform}", "--network=none"]}
         else:
             say("gVisor is installed but does not work on this machine: --isolation gvisor will be refused")
@@ -269,50 +276,56 @@ def _configuration(place: _Place, group: ControlGroup, say: Say) -> dict[str, An
     }
 
 
-def _gvisor_platform(runsc: str) -> str | None:
+def _gvisor_platform(runsc: str, place: _Place, group: ControlGroup) -> str | None:
     """Return how gVisor can catch system calls here: systrap, or what older releases had in its place.
 
     Its kvm platform is left out: it hangs on some kernels, and nothing tells which.
     """
+    trial = place.folder / "gvisor"
     for platform in ("systrap", "ptrace"):
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            command = [runsc, f"--platform={platform}", "--network=none", "--ignore-cgroups", "do", "true"]
-            subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=10,
-                check=True,
-                start_new_session=True,
-            )
-            return platform
+        options = [f"--root={trial}", f"--platform={platform}", "--network=none", "--ignore-cgroups"]
+        try:
+            if _in_group(group, [runsc, *options, "do", "true"], place.log, timeout=10) == 0:
+                return platform
+        except subprocess.TimeoutExpired:
+            group.kill()
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
     return None
+
+
+def _in_group(
+    group: ControlGroup, command: list[str], log: Path, timeout: float | None = None, **variables: str
+) -> int:
+    """Run a command in the control group, with its output in the log and `variables` in its environment."""
+    environment = {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + _PATH, **variables}
+    with log.open("w") as output:
+        finished = subprocess.run(
+            ["/bin/sh", "-c", _ENTER, str(group.entrance), *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            timeout=timeout,
+            check=False,
+        )
+    return finished.returncode
 
 
 def _launch(place: _Place, group: ControlGroup, dockerd: str) -> None:
     """Start dockerd detached: own session, own mount namespace, no standard input, output to the log."""
     hybrid = len({tree.type for tree in group.trees}) == 2
     hidden = [str(tree.path) for tree in group.trees if hybrid and tree.type == "cgroup2"]
-    environment = {
-        **os.environ,
-        "PATH": os.environ.get("PATH", os.defpath) + _PATH,
-        "ENTRANCE": str(group.entrance),
-        "INSIDE": _INSIDE,
-        "NEUTRAL": str(NEUTRAL),
-        "DATA": str(place.data),
-        "HIDDEN": "".join(hidden[:1]),
-        "DOCKERD": dockerd,
-        "CONFIG": str(place.config),
-    }
-    with place.log.open("w") as log:
-        subprocess.run(
-            ["/bin/sh", "-c", _START],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            check=False,
-        )
+    _in_group(
+        group,
+        [*_DETACHED, _INSIDE],
+        place.log,
+        NEUTRAL=str(NEUTRAL),
+        DATA=str(place.data),
+        HIDDEN="".join(hidden[:1]),
+        DOCKERD=dockerd,
+        CONFIG=str(place.config),
+    )
 
 
 def _wait_until_it_answers(place: _Place, group: ControlGroup) -> None:
@@ -360,7 +373,7 @@ def _wait_for_the_end_of(pid: int, group: ControlGroup) -> None:
 
 def _sweep(place: _Place, group: ControlGroup) -> None:
     """Kill what is left of the engine and remove its group, socket and pid file: nothing to do is fine."""
-    group.kill(STOP_SECONDS)
+    group.kill()
     group.remove()
     place.socket.unlink(missing_ok=True)
     place.pid_file.unlink(missing_ok=True)

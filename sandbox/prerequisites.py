@@ -6,7 +6,7 @@ import ctypes
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ..schemas.limits import GIB, MIB
 from ..schemas.settings import Settings
 from . import control_group, daemon
 from .engine import Engine, connect
-from .versions import Level, fixed_in, judge, no_package, packaged, runtimes
+from .versions import Level, Verdict, fixed_in, judge, no_package, packaged, runtimes
 
 PYTHON_FLOOR = (3, 11)
 API_FLOOR = (1, 41)
@@ -42,20 +42,46 @@ class Check:
 
 def examine(settings: Settings) -> tuple[Check, ...]:
     """Look at everything that a run needs. No engine is one failed check; the others are made all the same."""
-    engine, engine_check = _engine(settings)
-    checks = [_python(), engine_check]
+    engine, answers = _engine(settings)
+    looks: list[tuple[str, Callable[[], Iterable[Check]]]] = []
     if engine is not None:
-        checks += _of_engine(engine, settings)
-    checks += [
-        _own_engine(settings),
-        _control_groups(),
-        _seccomp(),
-        _landlock(),
-        _overlay(settings),
-        _disk(settings),
-        _git(),
+        looks = [
+            ("engine version", lambda: _versions(engine, settings.strict)),
+            ("limits", lambda: _limits(engine.info())),
+            ("images", lambda: _images(engine, settings)),
+        ]
+    looks += [
+        ("own engine", lambda: [_own_engine(settings)]),
+        ("cgroup", lambda: [_control_groups()]),
+        ("seccomp", lambda: [_seccomp()]),
+        ("landlock", lambda: [_landlock()]),
+        ("overlayfs", lambda: [_overlay(settings)]),
+        ("disk", lambda: [_disk(settings)]),
+        ("git", lambda: [_git()]),
     ]
-    return tuple(checks)
+    return _python(), answers, *(check for name, look in looks for check in _looked(name, look))
+
+
+def holes(engine: Engine, strict: bool) -> list[str]:
+    """Return why no run may start on this engine: one line for each runtime with a hole; empty when it may.
+
+    With `strict` a hole that the distribution may have closed counts as well. Takes some 20 ms.
+    """
+    return [
+        f"{verdict.reason}; {_advice_on(verdict)}" for verdict in _judged(engine, strict) if verdict.level == "fail"
+    ]
+
+
+def _judged(engine: Engine, strict: bool) -> list[Verdict]:
+    return judge(runtimes(engine.version(), packaged if engine.is_local else no_package), strict)
+
+
+def _looked(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
+    """Yield what a look found; one that cannot be finished (an engine that went away) is itself a finding."""
+    try:
+        yield from look()
+    except (GateError, OSError) as error:
+        yield Check(name, "fail", str(error), "mend that, then run `sandbox doctor` again")
 
 
 def _python() -> Check:
@@ -74,31 +100,18 @@ def _engine(settings: Settings) -> tuple[Engine | None, Check]:
     return engine, Check("engine", "ok", f"answers at {engine.host}")
 
 
-def _of_engine(engine: Engine, settings: Settings) -> Iterator[Check]:
-    """Look at what only the engine can tell. One that stops answering fails the check that asked."""
-    looks: tuple[tuple[str, Callable[[], Iterator[Check]]], ...] = (
-        ("engine version", lambda: _versions(engine, settings.strict)),
-        ("limits", lambda: _limits(engine.info())),
-        ("images", lambda: _images(engine, settings)),
-    )
-    for name, look in looks:
-        try:
-            yield from look()
-        except GateError as error:
-            yield Check(name, "fail", str(error), "run `sandbox doctor` again; if it stays, restart the engine")
-
-
 def _versions(engine: Engine, strict: bool) -> Iterator[Check]:
     version = engine.version()
     yield _api(str(version.get("Version")), str(version.get("ApiVersion")))
-    for verdict in judge(runtimes(version, packaged if engine.is_local else no_package), strict):
-        advice = "" if verdict.level == "ok" else _advice_on(verdict.runtime, verdict.level)
-        yield Check(f"runtime {verdict.runtime}", verdict.level, verdict.reason, advice)
+    for verdict in _judged(engine, strict):
+        yield Check(f"runtime {verdict.runtime}", verdict.level, verdict.reason, _advice_on(verdict))
 
 
-def _advice_on(runtime: str, level: Level) -> str:
-    advice = f"upgrade {runtime} to {fixed_in(runtime)}"
-    if level == "warn":
+def _advice_on(verdict: Verdict) -> str:
+    if verdict.level == "ok":
+        return ""
+    advice = f"upgrade {verdict.runtime} to {fixed_in(verdict.runtime)}"
+    if verdict.level == "warn":
         advice += ", or see the distribution's security tracker; `--strict` refuses to run on this"
     return advice
 
@@ -150,11 +163,13 @@ def _images(engine: Engine, settings: Settings) -> Iterator[Check]:
             "images", "warn", "no runtime image yet", "the first run builds it; `sandbox image build` does now"
         )
     for image in images:
-        name = f"image {image.profile}"
+        name, again = f"image {image.profile}", f"`sandbox image build {image.profile}`"
         if wrong := store.verify(engine, image, settings):
-            yield Check(name, "fail", "; ".join(wrong), f"build it again: `sandbox image build {image.profile}`")
+            yield Check(name, "fail", "; ".join(wrong), f"build it again: {again}")
+        elif not image.current:
+            yield Check(name, "ok", f"{image.tag} is what we built, for an older lock or code", again)
         else:
-            yield Check(name, "ok", f"{image.id[:19]} is what we built")
+            yield Check(name, "ok", f"{image.tag} is what we built")
 
 
 def _own_engine(settings: Settings) -> Check:

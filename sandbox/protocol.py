@@ -23,7 +23,7 @@ class DeadlinePassed(Exception):
     """Our own timer ran out while waiting for the next frame."""
 
 
-def job(header: dict[str, Any], code: bytes, bars: bytes) -> bytes:
+def encoded_job(header: dict[str, Any], code: bytes, bars: bytes) -> bytes:
     """Return the bytes that tell a warden what to run."""
     text = json.dumps({**header, "code_size": len(code), "bars_size": len(bars)}).encode()
     return len(text).to_bytes(4, "big") + text + code + bars

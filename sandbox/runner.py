@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,44 +24,16 @@ from ..schemas.settings import Settings
 from . import reaper, seal
 from .collector import Collector
 from .engine import Engine, calling
+from .job import Answer, Job, Sink
 from .outcome import Facts, Record, classify
-from .protocol import ChannelBroken, DeadlinePassed, Frames, job
+from .protocol import ChannelBroken, DeadlinePassed, Frames, encoded_job
 from .text import decoded, one_line
-
-Sink = Callable[[str, bytes], None]
-"""Called with `stdout` or `stderr` and bytes as they arrive; with `started` and none when the candidate begins."""
 
 START_SECONDS = 60.0
 """How long a container may take to say hello before the engine is to blame."""
 GRACE_SECONDS = 20.0
 """How long after its own deadline a warden may take to bury, collect and report before we stop waiting."""
 GVISOR_RUNTIME = "runsc"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What goes into a container: a file, how to treat it, and the bars it may compute on."""
-
-    name: str
-    code: bytes
-    source: str
-    contract: str = "script"
-    arguments: tuple[str, ...] = ()
-    bars: bytes = b""
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The evidence of a run, and what its harness returned: unchecked JSON text, empty without a harness."""
-
-    run: Run
-    result: bytes
-
-
-def new_run_id() -> str:
-    """Return an id that sorts by time and that no two runs share."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
 def run(
@@ -209,14 +179,14 @@ class _Exchange:
 
     def _job(self) -> bytes:
         header = {
-            "name": "candidate.py" if self.job.name == "-" else self.job.name,
+            "name": self.job.name,
             "contract": self.job.contract,
             "arguments": self.job.arguments,
             "options": self.job.options,
             "environment": seal.environment(self.limits),
             "limits": self.limits.model_dump(),
         }
-        return job(header, self.job.code, self.job.bars)
+        return encoded_job(header, self.job.code, self.job.bars)
 
     def _begin(self, frames: Frames) -> None:
         self._has_begun = True

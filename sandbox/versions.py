@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .engine import Engine
-
 RUNC_CHANGES = "https://github.com/opencontainers/runc/blob/main/CHANGELOG.md"
 CRUN_NEWS = "https://github.com/containers/crun/blob/main/NEWS"
 
@@ -178,13 +176,3 @@ def _judge_one(runtime: Runtime, strict: bool) -> Verdict:
 def fixed_in(name: str) -> str:
     """Return the versions of a runtime, one for each maintained branch, from which on no hole is known."""
     return " or ".join(HOLES[name][-1].fixed) if HOLES.get(name) else "a current version"
-
-
-def holes(engine: Engine, strict: bool) -> list[str]:
-    """Return why no run may start on this engine: one line for each runtime with a hole; empty when it may."""
-    found = runtimes(engine.version(), packaged if engine.is_local else no_package)
-    return [
-        f"{verdict.reason}; upgrade {verdict.runtime} to {fixed_in(verdict.runtime)}"
-        for verdict in judge(found, strict)
-        if verdict.level == "fail"
-    ]

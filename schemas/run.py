@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -90,11 +90,13 @@ class Image(_Evidence):
 
 
 class Claim(_Evidence):
-    """What the candidate's own harness says of itself. Never more than that: nothing here is checked."""
+    """What a strategy's own framework says of it, from inside the container. Nothing of it is checked."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     framework: str
-    metrics: dict[str, Any]
-    trades: tuple[dict[str, Any], ...] = ()
+    metrics: dict[str, float | str | None]
+    trades: tuple[dict[str, float | str | None], ...] = ()
 
 
 class Run(_Evidence):

@@ -26,14 +26,14 @@ class Runs:
     root: Path
 
     def folder(self, run_id: str) -> Path:
-        """Make and return the folder of a run."""
+        """Return the folder of a run, made if need be."""
         path = self.root / run_id
-        path.mkdir(parents=True, mode=0o700)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return path
 
     def record(self, run: Run) -> None:
         """Write the record of a run into its folder."""
-        write_record(self.root / run.id, run)
+        write_record(self.folder(run.id), run)
 
     def recent(self, count: int) -> list[Run]:
         """Return the newest runs, newest first. A record that cannot be read is left out."""

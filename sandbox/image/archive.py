@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import docker.errors
 
@@ -40,18 +40,6 @@ class Layer:
     diff_id: str
 
 
-class _Digesting:
-    """A file that is only written to, and knows the digest of what was written."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-
-    def write(self, chunk: bytes) -> int:
-        self.sha256.update(chunk)
-        return self._file.write(chunk)
-
-
 def architecture() -> str:
     """Return this machine's architecture as engines call it."""
     machine = os.uname().machine
@@ -60,17 +48,15 @@ def architecture() -> str:
 
 def pack(root: Path, target: Path) -> Layer:
     """Write the files below `root` to the tar `target`: sorted, owned by 0:0, at time zero, mode 0644 or 0755."""
-    with target.open("wb") as file:
-        digesting = _Digesting(file)
-        with tarfile.open(fileobj=digesting, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-            for path in _sorted_below(root):
-                _add(tar, path, path.relative_to(root).as_posix())
-    return Layer(target, f"sha256:{digesting.sha256.hexdigest()}")
+    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
+        for path in _sorted_below(root):
+            _add(tar, path, path.relative_to(root).as_posix())
+    with target.open("rb") as file:
+        return Layer(target, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
 
 
-def configuration(layers: Iterable[Layer], labels: dict[str, str]) -> bytes:
+def configuration(layers: list[Layer], labels: dict[str, str]) -> bytes:
     """Return the image configuration, whose digest is the image id on engines that count ids that way."""
-    layers = list(layers)
     document = {
         "architecture": architecture(),
         "os": "linux",

@@ -78,7 +78,7 @@ def build(engine: Engine, recipe: Recipe, work: Path, say: Callable[[str], None]
     say("loading the image into the engine")
     archive = image_archive(layers, configuration(layers, recipe.labels), recipe.tag)
     with calling(f"load {recipe.tag}"):
-        follow(engine.api.load_image(archive))  # type: ignore[arg-type]
+        follow(engine.api.load_image(archive))
         found = engine.api.inspect_image(recipe.tag)
     if found["RootFS"]["Layers"] != [layer.diff_id for layer in layers]:
         raise EngineError(f"the engine did not keep {recipe.tag} as it was sent; see the engine's log")

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from docker.utils.socket import frames_iter
+
 from ...schemas.errors import PrerequisiteError, UsageError
 from ...schemas.settings import Settings
 from ..engine import Engine, calling
@@ -93,10 +95,10 @@ def build(engine: Engine, recipe: Recipe, work: Path, say: Callable[[str], None]
     try:
         say("compiling")
         layers.append(_bytecode(engine, uncompiled, base, work))
+        _build(engine, base.id, layers, recipe.tag, recipe.labels)
     finally:
         with calling("remove the uncompiled image"):
-            engine.api.remove_image(uncompiled, noprune=True)
-    _build(engine, base.id, layers, recipe.tag, recipe.labels)
+            engine.api.remove_image(uncompiled)
 
 
 def _pulled(engine: Engine, reference: str) -> Base:
@@ -161,12 +163,21 @@ def _output(engine: Engine, image: str, arguments: list[str]) -> bytes:
             network_disabled=True,
         )["Id"]
         try:
-            stream = api.attach(container, stdout=True, stderr=False, stream=True)
-            api.start(container)
-            output = b"".join(stream)
+            output = _attached_output(engine, container)
             code = api.wait(container)["StatusCode"]
         finally:
             api.remove_container(container, force=True)
     if code:
         raise PrerequisiteError(f"the Python of {image} exited with {code}; set `registry_image` to a Python image")
     return output
+
+
+def _attached_output(engine: Engine, container: str) -> bytes:
+    """Start `container` and return its standard output, which a log would not keep byte by byte."""
+    stream = engine.api.attach_socket(container, {"stdout": 1, "stream": 1})
+    try:
+        engine.api.start(container)
+        return b"".join(chunk for _, chunk in frames_iter(stream, tty=False))
+    finally:
+        stream._response.close()
+        stream.close()

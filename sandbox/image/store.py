@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,13 +62,13 @@ class Record(BaseModel):
         return tag(self.profile, self.content)
 
 
-class Listed(BaseModel):
-    """A recorded image as `sandbox image list` shows it: on the engine or not, and what a run would take or not."""
+class Listed(Image):
+    """An image as `sandbox image list` shows it. `current` means that a run of its profile would take it now."""
 
-    model_config = ConfigDict(frozen=True)
-
-    record: Record
-    present: bool
+    tag: str
+    base: str
+    size: int
+    built: AwareDatetime
     current: bool
 
 
@@ -108,12 +107,21 @@ def opted_in(settings: Settings) -> frozenset[str]:
 
 
 def listed(engine: Engine, settings: Settings) -> list[Listed]:
-    """Return every recorded image, by profile and then newest first."""
+    """Return the recorded images that the engine has, by profile and then newest first."""
     current = {expected_content(profile, settings) for profile in PROFILES.values()}
-    newest = sorted(records(settings), key=lambda record: record.built, reverse=True)
+    held = [record for record in records(settings) if _inspect(engine, record.id) is not None]
+    held.sort(key=lambda record: record.built, reverse=True)
+    held.sort(key=lambda record: record.profile)
     return [
-        Listed(record=record, present=_inspect(engine, record.id) is not None, current=record.content in current)
-        for record in sorted(newest, key=lambda record: record.profile)
+        Listed(
+            **record.image.model_dump(),
+            tag=record.tag,
+            base=record.base,
+            size=record.size,
+            built=record.built,
+            current=record.content in current,
+        )
+        for record in held
     ]
 
 
@@ -233,4 +241,4 @@ def _write(settings: Settings, record: Record) -> None:
     target = _folder(settings) / f"{record.content}.json"
     partial = target.with_suffix(".partial")
     partial.write_text(record.model_dump_json(indent=1))
-    os.replace(partial, target)
+    partial.replace(target)

@@ -22,9 +22,9 @@ TRADE_COLUMNS = (
 def run(namespace: dict[str, Any], bars: bytes, options: Mapping[str, Any]) -> dict[str, Any]:
     """Backtest the strategy that `options` name and return what the library says, as JSON can hold it.
 
-    `options` hold strategy, params, cash, commission and slippage. The library charges its spread once, at entry,
-    so the slippage of both sides goes there. Positions still open at the end are closed. Raises ContractError for
-    a strategy or a parameter that is not there; what the candidate raises passes through.
+    `options` hold strategy, params, cash, commission and slippage (absent: none). The library charges its spread
+    once, at entry, so the slippage of both sides goes there. Positions still open at the end are closed. Raises
+    ContractError for a strategy or a parameter that is not there; what the candidate raises passes through.
     """
     import backtesting.backtesting
     from backtesting import Backtest
@@ -38,7 +38,7 @@ def run(namespace: dict[str, Any], bars: bytes, options: Mapping[str, Any]) -> d
         strategy,
         cash=options["cash"],
         commission=options["commission"],
-        spread=2 * options["slippage"],
+        spread=2 * options.get("slippage", 0.0),
         finalize_trades=True,
     )
     stats = engine.run(**params)

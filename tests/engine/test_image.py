@@ -1,0 +1,342 @@
+"""The runtime images, built for real on the engine that answers here and looked at from inside a container."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from sandgate.sandbox.engine import connect
+from sandgate.sandbox.image import closure, store
+from sandgate.sandbox.image.archive import configuration, pack
+from sandgate.sandbox.image.packages import code_files
+from sandgate.sandbox.image.profiles import BACKTESTING, BACKTRADER, CORE, PROFILES
+from sandgate.schemas.errors import EngineError, PrerequisiteError, SealError
+from sandgate.schemas.settings import Settings
+
+IMPORTS = """
+import sys
+sys.dont_write_bytecode = True
+import importlib._bootstrap_external as loading
+compiled = []
+original = loading.SourceLoader.source_to_code
+def counting(self, data, path, **rest):
+    compiled.append(path)
+    return original(self, data, path, **rest)
+loading.SourceLoader.source_to_code = counting
+import ctypes, lzma, numpy, pandas, sqlite3, ssl, talib, zoneinfo
+assert not compiled, compiled
+assert pandas.core.frame.__file__.startswith("/usr/lib/python3"), pandas.__file__
+ctypes.CDLL("libgcc_s.so.1")
+sqlite3.connect(":memory:").execute("select 1")
+assert lzma.decompress(lzma.compress(b"x")) == b"x"
+ssl.create_default_context()
+zoneinfo.ZoneInfo("America/New_York")
+pandas.date_range("2020-01-01", periods=3, tz="America/New_York")
+assert numpy.linalg.det(numpy.eye(3)) == 1
+assert list(talib.SMA(numpy.arange(4.0), 2))[1:] == [0.5, 1.5, 2.5]
+print("fine")
+"""
+
+WALK = """
+import json, os, stat
+found = {}
+for folder, folders, names in os.walk("/"):
+    if folder == "/":
+        folders[:] = sorted(set(folders) - {"proc", "sys", "dev"})
+    for name in (*folders, *names):
+        path = os.path.join(folder, name)
+        status = os.lstat(path)
+        found[path] = [stat.filemode(status.st_mode), status.st_uid, status.st_gid]
+print(json.dumps(found))
+"""
+
+DISTRIBUTED = ("libdl.so.2", "libgcc_s.so.1", "libpthread.so.0", "librt.so.1", "libstdc++.so.6")
+"""Libraries of wheels that every glibc distribution has, so a Python image has them too."""
+
+
+def quiet(line):
+    assert "\n" not in line
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    return Settings(state=tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="module")
+def engine(settings):
+    return connect(settings)
+
+
+@pytest.fixture(scope="module")
+def core(engine, settings):
+    return store.build(engine, CORE, settings, quiet)
+
+
+def inside(engine, image, code):
+    """Return what `code` prints in a container of `image` that has no network, no rights and a read-only root."""
+    api = engine.api
+    container = api.create_container(
+        image,
+        ["python3", "-I", "-c", code],
+        user="10001",
+        host_config=api.create_host_config(
+            network_mode="none", read_only=True, cap_drop=["ALL"], security_opt=["no-new-privileges"]
+        ),
+    )["Id"]
+    try:
+        api.start(container)
+        status = api.wait(container)["StatusCode"]
+        output = api.logs(container).decode()
+        assert status == 0, output
+        return output
+    finally:
+        api.remove_container(container, force=True)
+
+
+def test_the_same_lock_gives_the_same_image_twice(engine, core, tmp_path):
+    again = Settings(state=tmp_path)
+    assert store.build(engine, CORE, again, quiet) == core
+
+
+def test_an_image_that_is_there_is_taken_as_it_is(engine, core, settings):
+    def never(line):
+        raise AssertionError(line)
+
+    assert store.ensure(engine, CORE, settings, never) == core
+
+
+def test_two_at_once_build_one(tmp_path):
+    settings = Settings(state=tmp_path)
+    lines = []
+
+    def ensure():
+        return store.ensure(connect(settings), CORE, settings, lines.append)
+
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.submit(ensure), both.submit(ensure)
+    assert first.result() == second.result()
+    assert len([line for line in lines if line.startswith("building")]) == 1
+    assert list((tmp_path / "images").glob("building-*")) == []
+
+
+def test_packages_and_libraries_work_read_only_without_compiling(engine, core):
+    assert inside(engine, core.id, IMPORTS) == "fine\n"
+
+
+def test_there_is_a_python_and_nothing_else_to_start(engine, core):
+    found = json.loads(inside(engine, core.id, WALK))
+    version = closure.host_interpreter().version
+    assert {path for path in found if path.startswith("/usr/bin/")} == {
+        "/usr/bin/python3",
+        f"/usr/bin/python{version}",
+    }
+    assert not {"/bin", "/sbin", "/usr/sbin", "/usr/local"} & set(found)
+    assert not [
+        path for path in found if path.rsplit("/", 1)[-1] in {"sh", "bash", "pip", "apt", "dpkg", "ensurepip"}
+    ]
+
+
+def test_no_file_is_setuid_or_writable_by_others_or_owned_by_a_user(engine, core):
+    found = json.loads(inside(engine, core.id, WALK))
+    made_by_the_engine = {"/.dockerenv", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab"}
+    ours = {path: facts for path, facts in found.items() if path not in made_by_the_engine}
+    modes = {"-rw-r--r--", "-rwxr-xr-x", "drwxr-xr-x", "lrwxrwxrwx"}
+    odd = {path: facts for path, facts in ours.items() if facts[0] not in modes or facts[1:] != [0, 0]}
+    assert odd == {"/tmp": ["drwxrwxrwt", 0, 0]}
+
+
+def test_our_code_is_inside_compiled_and_not_importable_by_default(engine, core):
+    names = sorted(path.name for path in code_files())
+    code = """
+import glob, os, sys
+assert "/usr/lib/sandgate" not in sys.path
+print(sorted(name for name in os.listdir("/usr/lib/sandgate") if name.endswith(".py")))
+print(len(glob.glob("/usr/lib/sandgate/__pycache__/*.pyc")))
+"""
+    assert inside(engine, core.id, code) == f"{names}\n{len(names)}\n"
+
+
+def test_no_text_inside_names_a_folder_of_this_machine(engine, core, settings):
+    interpreter = closure.host_interpreter()
+    prefix = str(interpreter.stdlib.parents[1])
+    strange = [str(settings.state)] if prefix == "/usr" else [str(settings.state), prefix]
+    code = f"""
+import pathlib
+for path in pathlib.Path("/usr").rglob("*"):
+    if path.is_file() and not path.read_bytes().startswith(b"\\x7fELF"):
+        for folder in {strange!r}:
+            if folder.encode() in path.read_bytes():
+                print(path, folder)
+"""
+    assert inside(engine, core.id, code) == ""
+
+
+@pytest.mark.parametrize("profile", [BACKTESTING, BACKTRADER], ids=lambda profile: profile.name)
+def test_an_opt_in_profile_is_built_when_asked_for(engine, settings, profile):
+    image = store.build(engine, profile, settings, quiet)
+    assert profile.name in store.opted_in(settings)
+    imports = ", ".join({*profile.imports, "talib", "pandas"})
+    assert inside(engine, image.id, f"import {imports}; print({profile.name}.__name__)") == f"{profile.name}\n"
+
+
+def test_images_are_listed_with_what_a_run_would_take(engine, core, settings):
+    (listed,) = [image for image in store.listed(engine, settings) if image.profile == "core"]
+    assert (listed.id, listed.content, listed.current) == (core.id, core.content, True)
+    assert listed.tag == f"sandgate/core:{core.content[:12]}"
+    assert listed.size > 50_000_000
+
+
+def test_the_engines_image_is_held_against_the_record(engine, core, settings):
+    assert store.verify(engine, core, settings) == []
+    assert "is not recorded" in store.verify(engine, core.model_copy(update={"content": "0" * 64}), settings)[0]
+    assert "recorded is" in store.verify(engine, core.model_copy(update={"id": "sha256:0"}), settings)[0]
+
+
+def test_an_image_that_is_not_the_one_built_is_never_run(engine, core, tmp_path):
+    settings = Settings(state=tmp_path)
+    recorded = store.build(engine, CORE, settings, quiet)
+    path = tmp_path / "images" / f"{recorded.content}.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"settled": "0" * 64, "layers": ["sha256:1"]}))
+    assert [line.split()[0] for line in store.verify(engine, recorded, settings)] == ["configuration", "layers"]
+    with pytest.raises(SealError, match="is not what was built"):
+        store.ensure(engine, CORE, settings, quiet)
+
+
+def test_an_image_that_left_the_engine_is_built_again(engine, core, tmp_path):
+    settings = Settings(state=tmp_path)
+    recorded = store.build(engine, CORE, settings, quiet)
+    path = tmp_path / "images" / f"{recorded.content}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id": f"sha256:{'0' * 64}"}))
+    assert store.listed(engine, settings) == []
+    lines = []
+    assert store.ensure(engine, CORE, settings, lines.append) == core
+    assert lines
+
+
+def test_packages_come_from_a_folder_when_one_is_set(engine, tmp_path):
+    (tmp_path / "wheels").mkdir()
+    settings = Settings(state=tmp_path / "state", wheels=tmp_path / "wheels")
+    with pytest.raises(PrerequisiteError, match=f"from the folder {tmp_path}/wheels") as raised:
+        store.ensure(engine, CORE, settings, quiet)
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in (tmp_path / "state/images").iterdir()] == ["lock"]
+
+
+class Registry(BaseHTTPRequestHandler):
+    """The four requests of a pull by digest: is there a registry, the manifest, and the blobs."""
+
+    blobs: dict[str, tuple[str, Path | bytes]]
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        kind, content = self.blobs.get(self.path.rsplit("/", 1)[-1], ("application/json", b"{}"))
+        body = content.read_bytes() if isinstance(content, Path) else content
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextmanager
+def serving(blobs) -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Served", (Registry,), {"blobs": blobs}))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def published(layer):
+    """Return the blobs of a plain Python image of one `layer`, and the digest of its manifest."""
+    config = configuration([layer], {})
+    kinds = "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.container.image.v1+json"
+    config_digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": kinds[0],
+            "config": {"mediaType": kinds[1], "size": len(config), "digest": config_digest},
+            "layers": [
+                {
+                    "mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+                    "size": layer.path.stat().st_size,
+                    "digest": layer.diff_id,
+                }
+            ],
+        }
+    ).encode()
+    digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+    blobs = {digest: (kinds[0], manifest), config_digest: (kinds[1], config), layer.diff_id: ("x/tar", layer.path)}
+    return blobs, digest
+
+
+@pytest.fixture(scope="module")
+def python_image(tmp_path_factory):
+    """The blobs and the digest of an image of this machine's Python that nothing was compiled or installed in."""
+    work = tmp_path_factory.mktemp("python")
+    interpreter = closure.host_interpreter()
+    (work / "packages").mkdir()
+    closure.write_base(work / "base", interpreter, work / "packages")
+    (work / "base/tmp").mkdir()
+    for library in DISTRIBUTED:
+        _take_library(interpreter, library, work / "base")
+    return published(pack(work / "base", work / "base.tar"))
+
+
+def _take_library(interpreter, name, root):
+    pairs, _ = closure.linked([interpreter.executable])
+    folder = dict(pairs)["libc.so.6"].parent
+    closure.copy(folder / name, root / closure._merged(folder) / name)
+
+
+def test_a_registry_image_gets_the_same_packages_on_top(engine, python_image, tmp_path):
+    blobs, digest = python_image
+    with serving(blobs) as port:
+        reference = f"127.0.0.1:{port}/python@{digest}"
+        settings = Settings(state=tmp_path, registry_image=reference)
+        image = store.ensure(engine, CORE, settings, quiet)
+    try:
+        assert store.ensure(engine, CORE, settings, pytest.fail) == image
+        assert store.verify(engine, image, settings) == []
+        assert inside(engine, image.id, IMPORTS) == "fine\n"
+        assert "warden" not in inside(engine, image.id, "import sys; print(sys.path)")
+        found = json.loads(inside(engine, image.id, WALK))
+        assert {f"/usr/lib/sandgate/{path.name}" for path in code_files()} <= set(found)
+        config = engine.api.inspect_image(image.id)["Config"]
+        assert (config["User"], config["Entrypoint"] or None, config["Cmd"] or None) == ("10001:10001", None, None)
+        assert config["Labels"] == {"sandgate.content": image.content, "sandgate.profile": "core"}
+        assert not engine.api.images(f"{store.tag('core', image.content)}-uncompiled")
+    finally:
+        engine.api.remove_image(image.id, force=True)
+        engine.api.remove_image(reference)
+
+
+def test_an_image_the_registry_does_not_have_is_our_fault_not_the_candidates(engine, tmp_path):
+    with serving({}) as port:
+        settings = Settings(state=tmp_path, registry_image=f"127.0.0.1:{port}/python@sha256:{'0' * 64}")
+        with pytest.raises(EngineError, match="pull 127"):
+            store.ensure(engine, CORE, settings, quiet)
+
+
+def test_every_profile_has_another_content(settings):
+    assert len({store.expected_content(profile, settings) for profile in PROFILES.values()}) == len(PROFILES)
