@@ -30,6 +30,8 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd sandbox/inside && ../../$(BIN)/mypy --strict --explicit-package-bases --disable-error-code import-untyped \
+		--config-file= --cache-dir ../../.mypy_cache/inside *.py
 	$(BIN)/lint-imports
 
 setup:

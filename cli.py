@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from click.exceptions import Abort, ClickException, Exit
 
 from .schemas.errors import GateError, UsageError
 
@@ -25,14 +24,13 @@ if TYPE_CHECKING:
 PASSED, NOT_PASSED, USAGE, NOT_DECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Run code that a model wrote in a sealed container.",
 )
-engine_app = typer.Typer(no_args_is_help=True, help="Start and stop a container engine of our own.")
-image_app = typer.Typer(no_args_is_help=True, help="Build and check the images that runs see.")
+engine_app = typer.Typer(help="Start and stop a container engine of our own.")
+image_app = typer.Typer(help="Build and check the images that runs see.")
 app.add_typer(engine_app, name="engine")
 app.add_typer(image_app, name="image")
 
@@ -225,16 +223,9 @@ def image_list(as_json: Json = False) -> None:
         return
     rows = [("PROFILE", "SIZE", "BUILT", "STATE", "ID")]
     for image in images:
+        built = f"{image.built:%Y-%m-%d %H:%M}Z"
         state = "current" if image.current else "outdated"
-        rows.append(
-            (
-                image.record.profile,
-                terminal.size(image.record.size),
-                f"{image.record.built:%Y-%m-%d %H:%M}Z",
-                state if image.present else "missing",
-                image.record.id,
-            )
-        )
+        rows.append((image.profile, terminal.size(image.size), built, state, image.id))
     terminal.say(terminal.table(rows) if images else "no image yet; run `sandbox image build`")
 
 
@@ -247,30 +238,29 @@ def image_verify() -> None:
 
     settings = _settings()
     connected = engine.connect(settings)
-    images = [image.record for image in store.listed(connected, settings) if image.current]
+    images = [image for image in store.listed(connected, settings) if image.current]
     if not images:
         raise UsageError("there is no image to verify; run `sandbox image build`")
     wrong = 0
-    for record in images:
-        differences = store.verify(connected, record.image, settings)
+    for image in images:
+        differences = store.verify(connected, image, settings)
         wrong += len(differences)
-        terminal.say(f"{record.tag}  {'; '.join(differences) or 'as it was built'}")
+        terminal.say(f"{image.tag}  {'; '.join(differences) or 'as it was built'}")
     raise typer.Exit(NOT_DECIDED if wrong else PASSED)
 
 
 def main() -> NoReturn:
     """Run the command line and exit with its code; every failure is one line on standard error."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
-        app(standalone_mode=False)
-        code = PASSED
-    except Exit as done:
-        code = done.exit_code
-    except (KeyboardInterrupt, Abort):
+        code = int(app(standalone_mode=False) or PASSED)
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; the run was stopped and its container removed")
         code = INTERRUPTED
-    except ClickException as error:
-        _complain(f"{error.format_message()}; see `{_command(error)} --help`")
+    except typer.TyperException as error:
+        _complain(f"{error.format_message()} See `{_command(error)} --help`")
         code = USAGE
     except GateError as error:
         _complain(str(error))
@@ -282,13 +272,13 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _command(error: ClickException) -> str:
+def _command(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     return context.command_path if context is not None else "sandbox"
 
 
 def _complain(text: str) -> None:
-    from .sandbox.text import one_line
+    from .schemas.text import one_line
 
     print(f"sandbox: {one_line(text)}", file=sys.stderr)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 
 from ..schemas.evaluation import Evaluation, Trade
+from ..schemas.text import one_line
 from .bars import Bars
 
 SHOWN_TRADES = 10
@@ -152,4 +153,4 @@ def _fact(name: str, value: str) -> str:
 
 def _text(text: str) -> str:
     """Return text for HTML, with what cannot be seen written as its escape."""
-    return escape("".join(char if char.isprintable() else ascii(char)[1:-1] for char in text))
+    return escape(one_line(text))

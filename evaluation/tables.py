@@ -59,10 +59,11 @@ def _read(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise UsageError(f"{path}: cannot be opened: {error.strerror}; give a CSV or Parquet file") from error
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{path}: is not a regular file; give a CSV or Parquet file")
     with open(descriptor, "rb") as file:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            raise UsageError(f"{path}: is not a regular file; give a CSV or Parquet file")
         if about.st_size > MAX_BYTES:
             raise UsageError(f"{path}: is larger than {MAX_BYTES // 2**20} MB; shorten it")
         return file.read(MAX_BYTES)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..sandbox.job import Backend, Job, Sink
-from ..sandbox.text import one_line
 from ..schemas.errors import UsageError
 from ..schemas.limits import Limits, beyond
 from ..schemas.run import Claim, Isolation, Run, Status
 from ..schemas.settings import Settings
+from ..schemas.text import one_line
 from ..state.runs import Runs, write_record
 from ..validation.source import Shape, Source, inspect
 
@@ -110,7 +110,7 @@ def _bars(request: Request, shape: Shape, settings: Settings) -> Bars | None:
 
 def _job(request: Request, shape: Shape, bars: Bars | None, settings: Settings) -> Job:
     options: dict[str, Any] = {"strategy": request.strategy, "params": dict(request.params)}
-    options |= {"cash": settings.costs.cash, "commission": settings.costs.commission}
+    options |= settings.costs.model_dump()
     return Job(
         name=request.source.name,
         code=request.source.code,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..schemas.limits import Limits
 from ..schemas.run import Artifact, Refused
+from ..schemas.text import one_line
 from .protocol import ChannelBroken
-from .text import one_line
 
 _PLAIN = frozenset("._- +=@,()")
 _LONGEST = 120

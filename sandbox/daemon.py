@@ -22,16 +22,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import docker
-import docker.errors
-import requests.exceptions
 
 from ..schemas.errors import PrerequisiteError, UsageError
 from ..schemas.settings import Settings
@@ -41,6 +38,7 @@ from .engine import connect, own_socket
 
 Say = Callable[[str], None]
 
+PING_SECONDS = 5
 START_SECONDS = 30
 STOP_SECONDS = 20
 SOCKET_BYTES = 107
@@ -330,7 +328,7 @@ def _launch(place: _Place, group: ControlGroup, dockerd: str) -> None:
 
 def _wait_until_it_answers(place: _Place, group: ControlGroup) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not _pings(place.host):
+    while not _pings(place.socket):
         ended, late = not group.pids(), time.monotonic() > deadline
         if ended or late:
             what = "ended" if ended else f"did not answer within {START_SECONDS} s"
@@ -338,13 +336,16 @@ def _wait_until_it_answers(place: _Place, group: ControlGroup) -> None:
         time.sleep(0.05)
 
 
-def _pings(host: str) -> bool:
-    try:
-        api = docker.APIClient(base_url=host, timeout=5)
-        with contextlib.closing(api):
-            return bool(api.ping())
-    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
-        return False
+def _pings(socket_path: Path) -> bool:
+    """Ask the daemon for a sign of life, plainly: the SDK leaves a socket open when nobody answers."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PING_SECONDS)
+        try:
+            connection.connect(str(socket_path))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in connection.recv(64)
+        except OSError:
+            return False
 
 
 def last_complaint(log: str) -> str:

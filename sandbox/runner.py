@@ -21,13 +21,13 @@ from ..schemas.errors import EngineError, PrerequisiteError, SealError
 from ..schemas.limits import Limits
 from ..schemas.run import Image, Isolation, Output, Run, Usage
 from ..schemas.settings import Settings
+from ..schemas.text import decoded, one_line
 from . import reaper, seal
 from .collector import Collector
 from .engine import Engine, calling
 from .job import Answer, Job, Sink
 from .outcome import Facts, Record, classify
 from .protocol import ChannelBroken, DeadlinePassed, Frames, encoded_job
-from .text import decoded, one_line
 
 START_SECONDS = 60.0
 """How long a container may take to say hello before the engine is to blame."""

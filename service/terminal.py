@@ -14,8 +14,8 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TextIO
 
-from ..sandbox.text import decoder, inert, one_line
 from ..schemas.run import Run, Status
+from ..schemas.text import decoder, inert, one_line
 
 PROGRESS_SECONDS = 0.5
 _SIZES = ("B", "KiB", "MiB", "GiB")
@@ -159,7 +159,9 @@ def _metrics(metrics: dict[str, float | str | None]) -> list[str]:
 def _value(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1000 else one_line(str(value))
+    if isinstance(value, float):
+        return f"{value:,.2f}" if abs(value) >= 100 or value.is_integer() else f"{value:.4g}"
+    return one_line(str(value))
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from ..schemas.errors import UsageError
+from ..schemas.text import one_line
 
 MAX_BYTES = 4 * 1024 * 1024
 WALL_SECONDS = 10
@@ -67,13 +68,13 @@ def read_source(path: str, stdin: BinaryIO | None = None) -> Source:
         return from_bytes(path, _read_regular(path))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{_shown(path)}: cannot be read: {reason}; name a file of Python code") from error
+        raise UsageError(f"{one_line(path)}: cannot be read: {reason}; name a file of Python code") from error
 
 
 def from_bytes(name: str, code: bytes) -> Source:
     """Return `code` as a Source called `name`. Raises UsageError unless it is UTF-8 text of a usable size."""
     if reason := _unusable(code):
-        raise UsageError(f"{_shown(name)}: {reason}")
+        raise UsageError(f"{one_line(name)}: {reason}")
     return Source(name, code, hashlib.sha256(code).hexdigest())
 
 
@@ -82,22 +83,26 @@ def _read_regular(path: str) -> bytes:
     named = os.lstat(path)
     _refuse_kind(path, named)
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    before = os.fstat(descriptor)
+    if _state(before) != _state(named):
+        os.close(descriptor)
+        raise UsageError(_changed(path))
     with open(descriptor, "rb") as file:
-        before = os.fstat(descriptor)
-        _refuse_kind(path, before)
         code = file.read(MAX_BYTES + 1)
         after = os.fstat(descriptor)
-    if not _state(named) == _state(before) == _state(after) or (
-        len(code) != after.st_size and len(code) <= MAX_BYTES
-    ):
-        raise UsageError(f"{_shown(path)}: changed while it was read; run it again once nothing writes to it")
+    if _state(after) != _state(before) or len(code) != min(after.st_size, MAX_BYTES + 1):
+        raise UsageError(_changed(path))
     return code
+
+
+def _changed(path: str) -> str:
+    return f"{one_line(path)}: changed while it was read; run it again once nothing writes to it"
 
 
 def _refuse_kind(path: str, about: os.stat_result) -> None:
     for is_kind, what, mend in _KINDS:
         if is_kind(about.st_mode):
-            raise UsageError(f"{_shown(path)}: is {what}, not a regular file; {mend}")
+            raise UsageError(f"{one_line(path)}: is {what}, not a regular file; {mend}")
 
 
 def _state(about: os.stat_result) -> tuple[int, ...]:
@@ -156,8 +161,3 @@ def inspect(code: bytes) -> Shape:
 
 def _beyond_limits(ended: str) -> str:
     return f"the code cannot be parsed within limits ({ended}); make it smaller, or nest it less deeply"
-
-
-def _shown(name: str) -> str:
-    """Return a name on one line, without characters that a terminal obeys."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)

@@ -104,7 +104,7 @@ def _layers(recipe: Recipe, work: Path, say: Callable[[str], None]) -> list[Laye
     install(recipe.profile, packages / interpreter.site, python, recipe.settings.wheels)
     say(f"packing {interpreter.executable} and its libraries")
     write_base(base, interpreter, packages)
-    write_code(code)
+    write_code(code, recipe.code)
     say("compiling")
     for root in (base, packages, code):
         compile_below(root, interpreter.executable)

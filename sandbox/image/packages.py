@@ -58,20 +58,20 @@ def _prune(site: Path) -> None:
                 Path(folder, name).unlink()
 
 
-def code_files() -> list[Path]:
-    """Return our files for the inside, in order."""
-    return sorted(INSIDE.glob("*.py"))
+def code_files() -> dict[str, bytes]:
+    """Return our files for the inside by name, read once: what is digested must be what is built."""
+    return {path.name: path.read_bytes() for path in sorted(INSIDE.glob("*.py"))}
 
 
-def write_code(root: Path) -> None:
+def write_code(root: Path, code: dict[str, bytes]) -> None:
     """Write below `root` what is ours: the code, the accounts, and the folders that runs are mounted onto."""
     for name in _FOLDERS:
         (root / name).mkdir(parents=True)
     (root / "etc/passwd").write_text(_PASSWD)
     (root / "etc/group").write_text(_GROUP)
     (root / CODE).mkdir(parents=True)
-    for path in code_files():
-        shutil.copyfile(path, root / CODE / path.name)
+    for name, content in code.items():
+        (root / CODE / name).write_bytes(content)
 
 
 def compile_below(root: Path, executable: Path) -> None:

@@ -10,11 +10,16 @@ from .profiles import Profile
 
 @dataclass(frozen=True)
 class Recipe:
-    """One image to build. `content` is the content digest, `base` the kind of base (`closure` or `registry`)."""
+    """One image to build.
+
+    `base` is the kind of base (`closure` or `registry`), `code` our files for the inside by name, and `content` the
+    digest of it all.
+    """
 
     profile: Profile
     settings: Settings
     base: str
+    code: dict[str, bytes]
     content: str
 
     @property

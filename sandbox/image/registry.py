@@ -88,7 +88,7 @@ def build(engine: Engine, recipe: Recipe, work: Path, say: Callable[[str], None]
     say(f"installing the locked packages for Python {base.version}")
     python = ["--python-version", base.version, "--python-platform", f"{base.machine}-manylinux_2_28"]
     install(recipe.profile, packages / base.site.lstrip("/"), python, recipe.settings.wheels)
-    write_code(code)
+    write_code(code, recipe.code)
     layers = [pack(root, work / f"{root.name}.tar").path for root in (packages, code)]
     uncompiled = f"{recipe.tag}-uncompiled"
     _build(engine, base.id, layers, uncompiled, {})

@@ -74,14 +74,7 @@ class Listed(Image):
 
 def expected_content(profile: Profile, settings: Settings) -> str:
     """Return the content digest of the image that a run of `profile` needs now, as hexadecimal SHA-256."""
-    base = _base(settings)
-    identity = _BASES[base].identity(settings)
-    digest = hashlib.sha256(json.dumps([FORMAT, profile.name, base, identity]).encode())
-    for path in (profile.lock, *code_files()):
-        content = path.read_bytes()
-        digest.update(f"\n{path.name} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()
+    return _recipe(profile, settings).content
 
 
 def ensure(engine: Engine, profile: Profile, settings: Settings, say: Say) -> Image:
@@ -142,6 +135,16 @@ def records(settings: Settings) -> list[Record]:
     """Return what is recorded. A file that is no record allows nothing, so it is passed over."""
     found = (_read(path) for path in sorted(_folder(settings).glob("*.json")))
     return [record for record in found if record is not None]
+
+
+def _recipe(profile: Profile, settings: Settings) -> Recipe:
+    base, code = _base(settings), code_files()
+    identity = _BASES[base].identity(settings)
+    digest = hashlib.sha256(json.dumps([FORMAT, profile.name, base, identity]).encode())
+    for name, content in {profile.lock.name: profile.lock.read_bytes(), **code}.items():
+        digest.update(f"\n{name} {len(content)}\n".encode())
+        digest.update(content)
+    return Recipe(profile, settings, base, code, digest.hexdigest())
 
 
 def _base(settings: Settings) -> str:
@@ -211,7 +214,7 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 
 def _built(engine: Engine, profile: Profile, settings: Settings, say: Say) -> Image:
-    recipe = Recipe(profile, settings, _base(settings), expected_content(profile, settings))
+    recipe = _recipe(profile, settings)
     say(f"building {recipe.tag} (licence of its packages: {profile.licence})")
     with tempfile.TemporaryDirectory(dir=_folder(settings), prefix="building-") as work:
         _BASES[recipe.base].build(engine, recipe, Path(work), say)

@@ -20,9 +20,14 @@ CHUNK = 65536
 class Channel(Protocol):
     """The part of the warden's channel that is needed here."""
 
-    def send(self, kind: bytes, payload: bytes = b"") -> None: ...
-    def send_json(self, kind: bytes, value: object) -> None: ...
-    def flush(self, below: int = 0) -> None: ...
+    def send(self, kind: bytes, payload: bytes = b"") -> None:
+        """Queue one frame."""
+
+    def send_json(self, kind: bytes, value: object) -> None:
+        """Queue one frame of JSON."""
+
+    def flush(self, below: int = 0) -> None:
+        """Wait until at most `below` bytes are queued."""
 
 
 class _Collection:

@@ -63,6 +63,7 @@ class Disk:
     full: bool = False
 
     def look(self) -> None:
+        """Take another look."""
         used = 0
         for path in WRITABLE:
             at = os.statvfs(path)

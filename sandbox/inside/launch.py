@@ -71,4 +71,3 @@ def _without_our_frames(kind: type[BaseException], error: BaseException, trace: 
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(INSIDE):
         trace = trace.tb_next
     traceback.print_exception(kind, error, trace)
-

@@ -76,7 +76,8 @@ def close_to_others() -> None:
 
 def describe() -> dict[str, object]:
     """Say what the container looks like from inside, for the runner to compare with what it asked for."""
-    status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
+    with open("/proc/self/status") as file:
+        status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
     return {
         "pid": os.getpid(),
         "uid": os.getuid(),

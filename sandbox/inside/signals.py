@@ -67,9 +67,7 @@ def strategies(namespace: dict[str, Any]) -> dict[str, Any]:
 def pick(found: dict[str, Any], name: str | None) -> tuple[str, Any]:
     """Return the strategy called `name`, or the only one. Raises ContractError that lists what there is."""
     if not found:
-        raise ContractError(
-            "no strategy in this file: define generate_signals(df) or a backtesting.Strategy"
-        )
+        raise ContractError("no strategy in this file: define generate_signals(df) or a backtesting.Strategy")
     if name is None and len(found) > 1:
         raise ContractError(f"several strategies in this file: pick one of {', '.join(found)} with --strategy")
     if name is not None and name not in found:

@@ -63,13 +63,16 @@ class Channel:
         os.set_blocking(fd, False)
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
+        """Queue one frame and write what fits."""
         self.waiting += kind + len(payload).to_bytes(4, "big") + payload
         self.push()
 
     def send_json(self, kind: bytes, value: object) -> None:
+        """Queue one frame of JSON."""
         self.send(kind, json.dumps(value).encode())
 
     def push(self) -> None:
+        """Write what the reader takes now."""
         try:
             while self.waiting:
                 del self.waiting[: os.write(self.fd, self.waiting[:65536])]
@@ -96,6 +99,7 @@ class Capture:
         self.dropped = 0
 
     def take(self, chunk: bytes) -> None:
+        """Take what the candidate wrote."""
         self.total += len(chunk)
         head, rest = chunk[: self.head_left], chunk[self.head_left :]
         if head:
@@ -106,6 +110,7 @@ class Capture:
             self._trim()
 
     def finish(self) -> dict[str, int]:
+        """Send the tail; return how much was written and how much of it is missing."""
         self._trim()
         for start in range(0, len(self.tail), 65536):
             self.channel.send(self.tail_kind, bytes(self.tail[start : start + 65536]))
@@ -125,6 +130,7 @@ class Result:
         self.total = 0
 
     def take(self, chunk: bytes) -> None:
+        """Forward a piece of the result."""
         self.total += len(chunk)
         if self.total <= RESULT_LIMIT:
             self.channel.send(b"R", chunk)
@@ -158,6 +164,7 @@ class Watch:
         self.kill_at: float | None = None
 
     def until_dead(self) -> None:
+        """Watch until the candidate's first process has ended, then leave none alive."""
         next_look = self.started
         while self.exit is None:
             self._wait(max(0.0, next_look - time.monotonic()))
@@ -175,6 +182,7 @@ class Watch:
         self.disk.look()
 
     def record(self) -> dict[str, object]:
+        """Return the completion record: facts only."""
         assert self.exit is not None
         code = os.waitstatus_to_exitcode(self.exit)
         used = self.latest.since(self.baseline)
@@ -243,12 +251,16 @@ class Watch:
             self._end("pids", now + LIMIT_GRACE)
         elif used.oom_events:
             self._end("memory", now + LIMIT_GRACE)
-        elif self.stdout.total + self.stderr.total > FLOOD * self.limits["output"] or self.result.total > RESULT_LIMIT:
+        elif self._floods():
             self._end("output", now)
         elif now - self.started >= self.limits["timeout"]:
             self._ask_to_end("timeout", now)
         elif used.cpu_seconds is not None and used.cpu_seconds >= self.limits["cpu_time"]:
             self._ask_to_end("cpu", now)
+
+    def _floods(self) -> bool:
+        written = self.stdout.total + self.stderr.total
+        return written > FLOOD * self.limits["output"] or self.result.total > RESULT_LIMIT
 
     def _end(self, cause: str, when: float) -> None:
         self.cause, self.kill_at = cause, when
@@ -295,6 +307,7 @@ def bury_everything() -> None:
 
 
 def signal_name(number: int) -> str:
+    """Return the name of a signal, real-time ones included."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -314,6 +327,7 @@ def read_exactly(size: int) -> bytes:
 
 
 def main() -> None:
+    """Live one life: greet, take a job, fork, watch, report."""
     seal.close_to_others()
     wakeup = watch_children()
     channel = Channel(1)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from sandgate import Limits, Run, Settings
 from sandgate.patchflow.exercise import Exercise, Request, exercise
 from sandgate.sandbox import reaper

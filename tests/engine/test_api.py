@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from sandgate import Limits, Status, UsageError, arun, run
 from sandgate.sandbox import reaper
 

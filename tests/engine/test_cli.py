@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from sandgate.sandbox import reaper
+
 from .conftest import ROOT, STATE
 
 SANDBOX = [sys.executable, "-m", "sandgate"]
@@ -106,6 +108,12 @@ def test_e01_no_engine_is_a_refusal_and_nothing_runs_on_the_host(sandbox, script
         assert not trace.exists()
 
 
+def _containers_of(engine, pid):
+    """List the containers that the process `pid` owns."""
+    rows = engine.api.containers(all=True, filters={"label": reaper.OWNER_LABEL})
+    return [row for row in rows if row["Labels"][reaper.OWNER_LABEL].startswith(f"{pid}:")]
+
+
 BAD_INPUT = {
     "missing file": (["run", "nothing.py"], "nothing.py"),
     "F07 directory": (["run", "."], "directory"),
@@ -167,7 +175,16 @@ def test_bad_input_gets_one_line_and_no_container(sandbox, tmp_path, name):
         ("[limits]\ntimeout = 0", "limits.timeout"),
         ("[ceilings]\nmemory = '100g'", "ceilings"),
     ],
-    ids=["E04 misplaced", "E04 misspelt", "E04 type", "E04 twice", "E04 value", "E08 field", "E04 zero", "E04 ceiling"],
+    ids=[
+        "E04 misplaced",
+        "E04 misspelt",
+        "E04 type",
+        "E04 twice",
+        "E04 value",
+        "E08 field",
+        "E04 zero",
+        "E04 ceiling",
+    ],
 )
 def test_e04_settings_that_cannot_be_right_run_nothing(sandbox, script, tmp_path, text, named):
     (tmp_path / "sandbox.toml").write_text(text)
@@ -239,7 +256,9 @@ def test_o11_truncation_is_said_in_the_summary_and_in_json(sandbox, script):
 def test_interrupted_it_kills_the_container_and_leaves_nothing(image, script, engine, tmp_path, number):
     command = [*SANDBOX, "run", script("print('begun', flush=True)\nwhile True: pass")]
     environ = {**os.environ, "SANDBOX_STATE": str(STATE)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+    ) as process:
         assert process.stdout.readline() == "begun\n"
         (ours,) = _containers_of(engine, process.pid)
         process.send_signal(number)

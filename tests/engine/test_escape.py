@@ -5,6 +5,7 @@ import os
 import textwrap
 
 import pytest
+
 from sandgate import SealError, Status
 from sandgate.sandbox import reaper, runner, seal
 from sandgate.sandbox.job import Job
@@ -94,12 +95,11 @@ ATTEMPTS = {
                 reached.append([name, "is in the image"])
     """,
     "E16 traces of the host": """
-        for path in ("/proc/self/mountinfo", "/proc/mounts", "/proc/1/environ", "/proc/1/mem", "/proc/1/maps",
+        for path in ("/proc/self/mountinfo", "/proc/mounts", "/proc/self/cgroup", "/proc/1/environ",
+                     "/proc/1/mem", "/proc/1/maps",
                      "/proc/1/fd", "/proc/1/root/etc/passwd", "/proc/1/cwd", "/proc/1/mountinfo", "/proc/keys",
                      "/etc/hosts", "/etc/resolv.conf", "/proc/kallsyms", "/proc/config.gz"):
             attempt(path, lambda: open(path).read() if not path.endswith("fd") else os.listdir(path))
-        cgroup = open("/proc/self/cgroup").read() if os.access("/proc/self/cgroup", os.R_OK) else ""
-        if "docker" in cgroup: reached.append(["cgroup", cgroup])
         if os.uname().nodename != "sandbox": reached.append(["hostname", os.uname().nodename])
     """,
     "the warden's channel": """

@@ -153,7 +153,7 @@ def test_no_file_is_setuid_or_writable_by_others_or_owned_by_a_user(engine, core
 
 
 def test_our_code_is_inside_compiled_and_not_importable_by_default(engine, core):
-    names = sorted(path.name for path in code_files())
+    names = sorted(code_files())
     code = """
 import glob, os, sys
 assert "/usr/lib/sandgate" not in sys.path
@@ -199,22 +199,28 @@ def test_the_engines_image_is_held_against_the_record(engine, core, settings):
     assert "recorded is" in store.verify(engine, core.model_copy(update={"id": "sha256:0"}), settings)[0]
 
 
-def test_an_image_that_is_not_the_one_built_is_never_run(engine, core, tmp_path):
-    settings = Settings(state=tmp_path)
-    recorded = store.build(engine, CORE, settings, quiet)
-    path = tmp_path / "images" / f"{recorded.content}.json"
-    document = json.loads(path.read_text())
-    path.write_text(json.dumps(document | {"settled": "0" * 64, "layers": ["sha256:1"]}))
-    assert [line.split()[0] for line in store.verify(engine, recorded, settings)] == ["configuration", "layers"]
+@pytest.fixture
+def rewritten(core, settings, tmp_path):
+    """A function that returns settings under which the record of `core` is changed."""
+
+    def rewrite(**changes):
+        record = (settings.state / "images" / f"{core.content}.json").read_text()
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / f"{core.content}.json").write_text(json.dumps(json.loads(record) | changes))
+        return Settings(state=tmp_path)
+
+    return rewrite
+
+
+def test_an_image_that_is_not_the_one_built_is_never_run(engine, core, rewritten):
+    settings = rewritten(settled="0" * 64, layers=["sha256:1"])
+    assert [line.split()[0] for line in store.verify(engine, core, settings)] == ["configuration", "layers"]
     with pytest.raises(SealError, match="is not what was built"):
         store.ensure(engine, CORE, settings, quiet)
 
 
-def test_an_image_that_left_the_engine_is_built_again(engine, core, tmp_path):
-    settings = Settings(state=tmp_path)
-    recorded = store.build(engine, CORE, settings, quiet)
-    path = tmp_path / "images" / f"{recorded.content}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"id": f"sha256:{'0' * 64}"}))
+def test_an_image_that_left_the_engine_is_built_again(engine, core, rewritten):
+    settings = rewritten(id=f"sha256:{'0' * 64}")
     assert store.listed(engine, settings) == []
     lines = []
     assert store.ensure(engine, CORE, settings, lines.append) == core
@@ -321,7 +327,7 @@ def test_a_registry_image_gets_the_same_packages_on_top(engine, python_image, tm
         assert inside(engine, image.id, IMPORTS) == "fine\n"
         assert "warden" not in inside(engine, image.id, "import sys; print(sys.path)")
         found = json.loads(inside(engine, image.id, WALK))
-        assert {f"/usr/lib/sandgate/{path.name}" for path in code_files()} <= set(found)
+        assert {f"/usr/lib/sandgate/{name}" for name in code_files()} <= set(found)
         config = engine.api.inspect_image(image.id)["Config"]
         assert (config["User"], config["Entrypoint"] or None, config["Cmd"] or None) == ("10001:10001", None, None)
         assert config["Labels"] == {"sandgate.content": image.content, "sandgate.profile": "core"}

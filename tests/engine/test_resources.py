@@ -1,11 +1,15 @@
 """Group R of the attack cases: what a candidate can use up, and the exact status it gets for it."""
 
+import contextlib
 import os
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
+
 from sandgate import Status
+from sandgate.sandbox import seal
 
 KIB, MIB = 1024, 1024**2
 
@@ -228,10 +232,7 @@ def test_statuses_are_the_candidates_own_doing_under_load(execute):
 def _candidates_alive() -> int:
     """Count the processes of this machine that run as the container's user."""
     alive = 0
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                alive += os.stat(f"/proc/{name}").st_uid == 10001
-            except FileNotFoundError:
-                continue
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError):
+            alive += path.stat().st_uid == seal.UID
     return alive

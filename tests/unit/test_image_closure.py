@@ -7,7 +7,7 @@ import pytest
 
 from sandgate.sandbox.image import closure
 from sandgate.sandbox.image.archive import architecture
-from sandgate.sandbox.image.packages import compile_below, write_code
+from sandgate.sandbox.image.packages import code_files, compile_below, write_code
 from sandgate.schemas.errors import PrerequisiteError
 
 LDD = """/usr/bin/python3.11:
@@ -103,7 +103,7 @@ def test_our_part_holds_accounts_mount_points_and_every_file_of_the_inside(tmp_p
     (inside / "warden.py").write_text("pass\n")
     (inside / "notes.txt").write_text("not code")
     monkeypatch.setattr("sandgate.sandbox.image.packages.INSIDE", inside)
-    write_code(tmp_path / "root")
+    write_code(tmp_path / "root", code_files())
     found = {path.relative_to(tmp_path / "root").as_posix() for path in (tmp_path / "root").rglob("*")}
     assert found == {
         "dev", "etc", "etc/group", "etc/passwd", "job", "out", "proc", "sys", "tmp", "usr", "usr/lib",

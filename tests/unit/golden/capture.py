@@ -120,7 +120,7 @@ CASES = {
     "reverse_free": (Reverse, daily("sp500", 100, 120), 0.0),
     "cross_hourly_all_week": (Cross, walk(1, dates("h", 300)), 0.0005),
     "reverse_five_minutes": (Reverse, walk(2, dates("5min", 700)[::2]), 0.0001),
-    "cross_weekly": (Cross, walk(3, dates("W", 200)), 0.001),
+    "cross_weekly": (Cross, walk(3, dates("W", 200).union(dates("5W-TUE", 30))), 0.001),
     "reverse_monthly": (Reverse, walk(4, dates("ME", 150)), 0.001),
     "reverse_yearly": (Reverse, walk(5, dates("YE", 40)), 0.001),
     "nothing": (Nothing, daily("sp500", 0, 60), 0.001),
@@ -143,9 +143,7 @@ def capture(strategy, frame, commission):
         test = Backtest(frame, strategy, cash=1_000_000, commission=commission, finalize_trades=True)
         stats = test.run()
     trades = stats["_trades"]
-    first = 0
-    if strategy is Cross:
-        first = 19
+    first = 19 if strategy is Cross else 0
     columns = ("Size", "EntryBar", "ExitBar", "EntryPrice", "ExitPrice", "Commission", "PnL", "ReturnPct")
     return {
         "times": frame.index.as_unit("ns").asi8.tolist(),
