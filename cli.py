@@ -127,21 +127,25 @@ def list_runs(
 
 @app.command()
 def cleanup(
-    days: Annotated[float, typer.Option(min=0, help="Also remove records of runs older than this.")] = 30,
+    days: Annotated[float, typer.Option(min=0, help="Also remove what is older than this.")] = 30,
     as_json: Json = False,
 ) -> None:
-    """Remove containers whose owner is dead, and old records. Never anything that is not ours."""
+    """Remove containers whose owner is dead, old records and old images. Never anything that is not ours."""
     from .sandbox import engine, reaper
+    from .sandbox.image import store
     from .service import terminal
     from .state.runs import Runs
 
     settings = _settings()
-    removed = reaper.reap(engine.connect(settings), settings)
+    connected = engine.connect(settings)
+    removed = reaper.reap(connected, settings)
+    images = store.prune(connected, settings, days)
     pruned = Runs(settings.state / "runs").prune(days)
     if as_json:
-        terminal.say(json.dumps({"containers": [one.run for one in removed], "runs": pruned}))
+        containers = [one.run for one in removed]
+        terminal.say(json.dumps({"containers": containers, "images": images, "runs": pruned}))
         return
-    terminal.say(f"removed {len(removed)} containers and the records of {len(pruned)} runs")
+    terminal.say(f"removed {len(removed)} containers, {len(images)} images and the records of {len(pruned)} runs")
 
 
 @app.command()
@@ -180,8 +184,8 @@ def engine_down() -> None:
     from .sandbox import daemon
     from .service import terminal
 
-    daemon.down(_settings())
-    terminal.say("our engine is down")
+    stopped = daemon.down(_settings())
+    terminal.say("our engine is down" if stopped else "our engine was not running")
 
 
 @engine_app.command("status")
@@ -193,6 +197,13 @@ def engine_status(as_json: Json = False) -> None:
     status = daemon.status(_settings())
     if as_json:
         terminal.say(json.dumps(vars(status)))
+    elif status.host is None:
+        terminal.say("no engine answers; run `sandbox engine up`")
+    else:
+        owner = f"ours, process {status.pid}" if status.ours else "not ours"
+        runtimes = ", ".join(status.runtimes)
+        terminal.say(f"engine {status.version} answers at {status.host} ({owner}); runtimes {runtimes}")
+    raise typer.Exit(PASSED if status.host else USAGE)
 
 
 @image_app.command("build")
@@ -256,9 +267,8 @@ def main() -> NoReturn:
         sys.argv.append("--help")
     try:
         code = int(app(standalone_mode=False) or PASSED)
-    except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; the run was stopped and its container removed")
-        code = INTERRUPTED
+        if code == INTERRUPTED:  # typer's answer to Ctrl-C
+            _complain("interrupted; what was running was stopped and its container removed")
     except typer.TyperException as error:
         _complain(f"{error.format_message()} See `{_command(error)} --help`")
         code = USAGE

@@ -11,7 +11,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from ..sandbox.job import Backend, Job, Sink
@@ -131,6 +131,8 @@ def _evaluated(run: Run, shape: Shape, result: bytes, bars: Bars, settings: Sett
     try:
         returned = _parsed(result)
         name = one_line(str(returned["strategy"]))[:LONGEST_NAME]
+        if name == "generate_signals":
+            name = PurePath(run.file).stem
         if shape.contract == "backtesting":
             claim = Claim(framework=shape.contract, metrics=returned["metrics"], trades=returned["trades"])
             return run.model_copy(update={"claim": claim})

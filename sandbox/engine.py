@@ -8,6 +8,7 @@ when it answers a ping. No engine is a refusal, never a reason to run code in an
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,12 +100,25 @@ def connect(settings: Settings) -> Engine:
 
 
 def _answering(host: str) -> Engine | None:
+    if not _listens(host):
+        return None
     try:
         api = docker.APIClient(base_url=host, version="auto", timeout=CALL_SECONDS)
         api.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
         return None
     return Engine(api, host)
+
+
+def _listens(host: str) -> bool:
+    """Tell quickly, and without the SDK leaving a socket open, that nobody is behind a unix socket."""
+    if not host.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            return probe.connect_ex(host.removeprefix("unix://")) == 0
+        except OSError:
+            return False
 
 
 def _one_line(text: str) -> str:

@@ -30,10 +30,11 @@ def default_state_folder() -> Path:
 class Settings(BaseModel):
     """Everything that can be configured. Absent means the default below; an empty text is refused.
 
-    `base` is how runtime images are made: `closure` packs this machine's interpreter, `registry` starts from
-    `registry_image` (which must be pinned by digest). `auto` takes the registry when an image is named there.
-    `wheels` is a folder to take packages from instead of the package index. `strict` refuses to run on an engine
-    with a known hole, even one that the distribution says it patched.
+    A relative `state` or `wheels` in a file counts from that file's folder. `base` is how runtime images are made:
+    `closure` packs this machine's interpreter, `registry` starts from `registry_image` (which must be pinned by
+    digest), and `auto` takes the registry when an image is named there. `wheels` is a folder to take packages from
+    instead of the package index. `strict` refuses to run on an engine with a known hole, even one that the
+    distribution says it patched.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,11 @@ class Settings(BaseModel):
         if value == "":
             raise ValueError("must not be empty")
         return value
+
+    @field_validator("state", "wheels")
+    @classmethod
+    def _same_from_everywhere(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("ceilings")
     @classmethod
@@ -98,6 +104,9 @@ def _from_file(folder: Path) -> tuple[dict[str, Any], str | None]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
     table = document if path == own else document.get("tool", {}).get("sandbox", {})
+    for name in ("state", "wheels"):
+        if isinstance(relative := table.get(name), str) and relative:
+            table[name] = str(folder / Path(relative).expanduser())
     return table, str(path)
 
 

@@ -159,8 +159,10 @@ def _metrics(metrics: dict[str, float | str | None]) -> list[str]:
 def _value(value: object) -> str:
     if value is None:
         return "-"
-    if isinstance(value, float):
-        return f"{value:,.2f}" if abs(value) >= 100 or value.is_integer() else f"{value:.4g}"
+    if isinstance(value, int | float):
+        if value == int(value):
+            return f"{value:,.0f}"
+        return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.4g}"
     return one_line(str(value))
 
 

@@ -32,9 +32,12 @@ def install(profile: Profile, target: Path, python: list[str], wheels: Path | No
     import uv
 
     offline = ["--no-index", "--find-links", str(wheels)] if wheels else []
-    command = [uv.find_uv_bin(), "pip", "install", "--quiet", "--target", str(target), *python, *offline]
+    command = [uv.find_uv_bin(), "pip", "install", "--no-config", "--quiet", "--target", str(target)]
+    command += [*python, *offline]
     command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--requirements", str(profile.lock)]
-    finished = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    finished = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=_environment(), check=False
+    )
     if finished.returncode:
         source = f"the folder {wheels}" if wheels else "the package index"
         raise PrerequisiteError(
@@ -42,6 +45,12 @@ def install(profile: Profile, target: Path, python: list[str], wheels: Path | No
             f"{' '.join(finished.stderr.split())[:400]}; set `wheels` to a folder that holds them"
         )
     _prune(target)
+
+
+def _environment() -> dict[str, str]:
+    """uv trusts a list of authorities of its own, and a company's proxy is known to the machine's list only."""
+    authorities = {"UV_SYSTEM_CERTS": "1"} if Path("/etc/ssl/certs/ca-certificates.crt").exists() else {}
+    return {**authorities, **os.environ}
 
 
 def _prune(site: Path) -> None:

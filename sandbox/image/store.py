@@ -12,7 +12,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,17 @@ def listed(engine: Engine, settings: Settings) -> list[Listed]:
         )
         for record in held
     ]
+
+
+def prune(engine: Engine, settings: Settings, days: float) -> list[str]:
+    """Remove images that no run would take any more and that were built over `days` ago; return their tags."""
+    horizon = datetime.now(UTC) - timedelta(days=days)
+    old = [image for image in listed(engine, settings) if not image.current and image.built < horizon]
+    for image in old:
+        with calling("remove an image", gone_is_fine=True):
+            engine.api.remove_image(image.id, force=True)
+        (_folder(settings) / f"{image.content}.json").unlink()
+    return [image.tag for image in old]
 
 
 def verify(engine: Engine, image: Image, settings: Settings) -> list[str]:

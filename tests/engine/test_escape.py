@@ -98,8 +98,10 @@ ATTEMPTS = {
         for path in ("/proc/self/mountinfo", "/proc/mounts", "/proc/self/cgroup", "/proc/1/environ",
                      "/proc/1/mem", "/proc/1/maps",
                      "/proc/1/fd", "/proc/1/root/etc/passwd", "/proc/1/cwd", "/proc/1/mountinfo", "/proc/keys",
-                     "/etc/hosts", "/etc/resolv.conf", "/proc/kallsyms", "/proc/config.gz"):
+                     "/proc/kallsyms", "/proc/config.gz"):
             attempt(path, lambda: open(path).read() if not path.endswith("fd") else os.listdir(path))
+        for path in ("/etc/hosts", "/etc/resolv.conf"):
+            if os.path.exists(path) and open(path).read(): reached.append([path, open(path).read()])
         if os.uname().nodename != "sandbox": reached.append(["hostname", os.uname().nodename])
     """,
     "the warden's channel": """
