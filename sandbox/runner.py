@@ -33,7 +33,6 @@ START_SECONDS = 60.0
 """How long a container may take to say hello before the engine is to blame."""
 GRACE_SECONDS = 20.0
 """How long after its own deadline a warden may take to bury, collect and report before we stop waiting."""
-GVISOR_RUNTIME = "runsc"
 
 
 def run(
@@ -260,12 +259,12 @@ def _compare(engine: Engine, container: str, asked: dict[str, Any]) -> str:
 def _runtime(engine: Engine, isolation: Isolation) -> str | None:
     if isolation is Isolation.DEFAULT:
         return None
-    if GVISOR_RUNTIME not in engine.info().get("Runtimes", {}):
+    if seal.GVISOR_RUNTIME not in engine.info().get("Runtimes", {}):
         raise PrerequisiteError(
             "isolation gvisor was asked for and this engine has no runtime `runsc`; install runsc and restart the "
             "engine, or leave --isolation out"
         )
-    return GVISOR_RUNTIME
+    return seal.GVISOR_RUNTIME
 
 
 def _facts(engine: Engine, container: str, exchange: _Exchange) -> Facts:

@@ -20,6 +20,8 @@ COMMAND = ["/usr/bin/python3", "-I", "-B", "/usr/lib/sandgate/warden.py"]
 WRITABLE = ("/out", "/tmp", "/dev/shm")
 JOB_FOLDER_SIZE = 8 * MIB
 INODES = 8192
+GVISOR_RUNTIME = "runsc"
+GVISOR_THREADS = 256
 
 
 def environment(limits: Limits) -> dict[str, str]:
@@ -39,7 +41,11 @@ def environment(limits: Limits) -> dict[str, str]:
 
 
 def arguments(image: str, limits: Limits, runtime: str | None, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Return the body of the engine's create call. `runtime` None leaves the choice to the engine."""
+    """Return the body of the engine's create call. `runtime` None leaves the choice to the engine.
+
+    gVisor's own kernel is a process of the container and needs threads beside those of the run.
+    """
+    pids = limits.pids + (GVISOR_THREADS if runtime == GVISOR_RUNTIME else 0)
     size = f"rw,nosuid,nodev,noexec,mode=0700,uid={UID},gid={UID},nr_inodes={INODES}"
     tmpfs = dict.fromkeys(WRITABLE, f"{size},size={limits.disk}")
     tmpfs["/job"] = f"{size},size={JOB_FOLDER_SIZE}"
@@ -69,7 +75,7 @@ def arguments(image: str, limits: Limits, runtime: str | None, labels: Mapping[s
             "Memory": limits.memory,
             "MemorySwap": limits.memory,
             "NanoCpus": round(limits.cpus * 1e9),
-            "PidsLimit": limits.pids,
+            "PidsLimit": pids,
             "Ulimits": [{"Name": name, "Soft": hard, "Hard": hard} for name, hard in _ULIMITS],
             "Tmpfs": tmpfs,
             "LogConfig": {"Type": "none", "Config": {}},

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _socket
 import array
 import ctypes
+import errno
 import fcntl
 import os
 import platform
@@ -25,7 +26,6 @@ JOB = "/job"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 PR_SET_DUMPABLE = 4
-EPERM = 1
 
 
 # System call numbers, from the kernel's own tables (arch/x86/entry/syscalls/syscall_64.tbl and
@@ -33,18 +33,20 @@ EPERM = 1
 @dataclass(frozen=True)
 class _Calls:
     """The numbers of one architecture. `denied`: ptrace, process_vm_readv and _writev, kcmp, pidfd_open,
-    pidfd_getfd, process_madvise: the ways into another process."""
+    pidfd_getfd, process_madvise: the ways into another process. `signal`: kill, tkill, tgkill, rt_sigqueueinfo,
+    rt_tgsigqueueinfo."""
 
     arch: int
     seccomp: int
     socket: int
     prlimit64: int
     denied: tuple[int, ...]
+    signal: tuple[int, ...]
 
 
 _NUMBERS = {
-    "x86_64": _Calls(0xC000003E, 317, 41, 302, (101, 310, 311, 312, 434, 438, 440)),
-    "aarch64": _Calls(0xC00000B7, 277, 198, 261, (117, 270, 271, 272, 434, 438, 440)),
+    "x86_64": _Calls(0xC000003E, 317, 41, 302, (101, 310, 311, 312, 434, 438, 440), (62, 200, 234, 129, 297)),
+    "aarch64": _Calls(0xC00000B7, 277, 198, 261, (117, 270, 271, 272, 434, 438, 440), (129, 130, 131, 138, 240)),
 }
 
 
@@ -86,7 +88,7 @@ def describe() -> dict[str, object]:
         "no_new_privs": status.get("NoNewPrivs", "").strip(),
         "seccomp": status.get("Seccomp", "").strip(),
         "interfaces": _interfaces(),
-        "root_read_only": bool(os.statvfs("/").f_flag & os.ST_RDONLY),
+        "root_read_only": _is_read_only("/"),
         "landlock": landlock_version(),
         "python": platform.python_version(),
     }
@@ -130,7 +132,9 @@ def refuse_next(listener: int) -> int:
     try:
         fcntl.ioctl(listener, 0xC0502100, notification)  # SECCOMP_IOCTL_NOTIF_RECV
         (call,) = struct.unpack_from("=Q", notification)
-        fcntl.ioctl(listener, 0xC0182101, struct.pack("=QqiI", call, 0, -EPERM, 0))  # SECCOMP_IOCTL_NOTIF_SEND
+        fcntl.ioctl(
+            listener, 0xC0182101, struct.pack("=QqiI", call, 0, -errno.EPERM, 0)
+        )  # SECCOMP_IOCTL_NOTIF_SEND
     except OSError:
         return 0  # The caller was killed while it waited.
     return 1
@@ -201,6 +205,15 @@ def _check(result: int, what: str) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
+
+
+def _is_read_only(folder: str) -> bool:
+    """Find out by trying: not every kernel says it when asked for the file system's flags (gVisor does not)."""
+    try:
+        os.mkdir(os.path.join(folder, ".probe"))
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
 
 
 def _interfaces() -> list[str]:
@@ -279,7 +292,7 @@ def _filter_calls() -> int | None:
     """Install the child's own filter; return the descriptor at which refused sockets wait, if the kernel has it."""
     listener = _install(_NOTIFY, _NEW_LISTENER)
     if listener is None:
-        _check(0 if _install(_ERRNO | EPERM, 0) is not None else -1, "seccomp")
+        _check(0 if _install(_ERRNO | errno.EPERM, 0) is not None else -1, "seccomp")
     return listener
 
 
@@ -293,7 +306,7 @@ def _install(refusal: int, flags: int) -> int | None:
 
 
 def _program(numbers: _Calls, refusal: int) -> bytes:
-    """Assemble the filter: wrong architecture dies, no sockets, no reaching into other processes."""
+    """Assemble the filter: wrong architecture dies, no sockets, no reaching into other processes or the warden."""
     one = [
         (_LOAD, 0, 0, _ARCH),
         (_EQUAL, 1, 0, numbers.arch),
@@ -303,13 +316,21 @@ def _program(numbers: _Calls, refusal: int) -> bytes:
         (_RETURN, 0, 0, refusal),
     ]
     for number in numbers.denied:
-        one += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | EPERM)]
+        one += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
+    for number in numbers.signal:  # to PID 1, the warden
+        one += [
+            (_EQUAL, 0, 4, number),
+            (_LOAD, 0, 0, _FIRST_ARGUMENT),
+            (_EQUAL, 0, 1, 1),
+            (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
     # prlimit64 on itself only (pid 0): its limits are its own, the warden's are not.
     one += [
         (_EQUAL, 0, 3, numbers.prlimit64),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
         (_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, _ERRNO | EPERM),
+        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
         (_RETURN, 0, 0, _ALLOW),
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in one)

@@ -51,6 +51,7 @@ FLOOD = 16
 """A run that writes this many times its output limit is ended."""
 QUEUE = 256 * 1024
 """Bytes waiting for the channel above which no more output is read from the candidate."""
+_ENDED_BY_RLIMIT = (-signal.SIGXCPU, -signal.SIGKILL)
 RESULT_LIMIT = 64 * 1024 * 1024
 
 
@@ -186,12 +187,17 @@ class Watch:
         assert self.exit is not None
         code = os.waitstatus_to_exitcode(self.exit)
         used = self.latest.since(self.baseline)
+        cpu_seconds = used.cpu_seconds
+        if cpu_seconds is None:
+            cpu_seconds = counters.cpu_seconds_of_the_dead()
+            if code in _ENDED_BY_RLIMIT and self.cause is None and cpu_seconds >= self.limits["cpu_time"]:
+                self.cause = "cpu"
         return {
             "exit_code": code if code >= 0 else None,
             "signal": signal_name(-code) if code < 0 else None,
             "cause": self.cause,
             "wall_seconds": self.ended - self.started,
-            "cpu_seconds": used.cpu_seconds,
+            "cpu_seconds": cpu_seconds,
             "memory_peak": used.memory_peak,
             "oom_events": used.oom_events,
             "pids_events": used.pids_events,
