@@ -31,7 +31,7 @@ class DockerBackend:
             raise PrerequisiteError(f"strict: {'; '.join(holes)}; update the engine, or run without strict")
         profile = profiles.profile_for(set(job.imports), store.opted_in(self.settings))
         image = store.ensure(connected, profile, self.settings, self.say)
-        reaper.reap(connected, self.settings)
+        reaper.sweep(connected, self.settings)
         return runner.run(
             connected,
             job,

@@ -12,8 +12,10 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..schemas.errors import EngineError
 from ..schemas.settings import Settings
 from .engine import Engine, calling
+from .seal import CPU_PERIOD
 
 INSTANCE_LABEL = "sandgate.instance"
 OWNER_LABEL = "sandgate.owner"
@@ -82,6 +84,17 @@ def reap(engine: Engine, settings: Settings) -> list[Container]:
     return orphans
 
 
+def sweep(engine: Engine, settings: Settings) -> None:
+    """Remove what dead owners left and has ended by itself. Quick, and nobody's run fails for it.
+
+    A container that still runs may take the engine long to kill: that is left to `sandbox cleanup`.
+    """
+    with contextlib.suppress(EngineError):
+        for container in ours(engine, settings):
+            if not container.owner_is_alive and container.state in ("created", "exited", "dead"):
+                remove(engine, container.id)
+
+
 def kill_run(engine: Engine, settings: Settings, run: str) -> None:
     """Remove the container of one run of ours, if it is still there."""
     for container in ours(engine, settings):
@@ -91,6 +104,16 @@ def kill_run(engine: Engine, settings: Settings, run: str) -> None:
 
 def remove(engine: Engine, container: str) -> None:
     """Kill and remove a container with what hangs on it; gone already is as good."""
+    with contextlib.suppress(EngineError):
+        _remove(engine, container)
+        return
+    # Dying takes CPU time, and many processes with a small share of it can outlast the engine's patience.
+    with calling("give a container the CPU time to die", gone_is_fine=True):
+        engine.api.update_container(container, cpu_period=CPU_PERIOD, cpu_quota=2 * CPU_PERIOD)
+    _remove(engine, container)
+
+
+def _remove(engine: Engine, container: str) -> None:
     with calling("remove a container", gone_is_fine=True):
         engine.api.remove_container(container, force=True, v=True)
 

@@ -20,6 +20,8 @@ COMMAND = ["/usr/bin/python3", "-I", "-B", "/usr/lib/sandgate/warden.py"]
 WRITABLE = ("/out", "/tmp", "/dev/shm")
 JOB_FOLDER_SIZE = 8 * MIB
 INODES = 8192
+CPU_PERIOD = 100_000
+"""Microseconds over which the share of processor time is counted: the kernel's usual."""
 GVISOR_RUNTIME = "runsc"
 GVISOR_THREADS = 256
 
@@ -74,7 +76,8 @@ def arguments(image: str, limits: Limits, runtime: str | None, labels: Mapping[s
             "CgroupnsMode": "private",
             "Memory": limits.memory,
             "MemorySwap": limits.memory,
-            "NanoCpus": round(limits.cpus * 1e9),
+            "CpuPeriod": CPU_PERIOD,
+            "CpuQuota": round(limits.cpus * CPU_PERIOD),
             "PidsLimit": pids,
             "Ulimits": [{"Name": name, "Soft": hard, "Hard": hard} for name, hard in _ULIMITS],
             "Tmpfs": tmpfs,
@@ -108,7 +111,8 @@ def differences(asked: Mapping[str, Any], inspected: Mapping[str, Any]) -> list[
             "CgroupnsMode",
             "Memory",
             "MemorySwap",
-            "NanoCpus",
+            "CpuPeriod",
+            "CpuQuota",
             "PidsLimit",
             "Tmpfs",
             "Runtime",

@@ -51,7 +51,7 @@ def _finite(value: Any) -> Any:
 Size = Annotated[int, BeforeValidator(parse_size), BeforeValidator(_finite), Field(gt=0)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds), BeforeValidator(_finite), Field(gt=0)]
 Count = Annotated[int, BeforeValidator(_finite), Field(gt=0)]
-Cores = Annotated[float, BeforeValidator(_finite), Field(ge=0.01)]
+Cores = Annotated[float, BeforeValidator(_finite), Field(ge=0.1)]
 
 
 class Limits(BaseModel):

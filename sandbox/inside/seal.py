@@ -1,9 +1,9 @@
 """What the warden does to itself and to its child before the candidate's first instruction.
 
 Order in the child, each step closing what the next could be undone with: own session, only its own descriptors,
-first in line for the out-of-memory killer, resource limits, Landlock (files), seccomp (system calls). A step that
-fails means that nothing runs. Landlock is missing on kernels before 5.13 and under gVisor, and user notification
-of seccomp under gVisor; both only add to the container, and the hello record says whether they are there.
+first in line for the out-of-memory killer and last for the processor, resource limits, Landlock (files), seccomp
+(system calls). A step that fails means that nothing runs. Landlock is missing on kernels before 5.13 and under
+gVisor, and user notification of seccomp under gVisor; both only add to the container.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ def _become_child(limits: dict[str, float], out: int, err: int, result: int, gat
         _keep_only(out, err, result, gate.fileno())
         _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
         _die_first()
+        os.nice(19)  # The warden must get its turn, however many processes the candidate has.
         _limit_resources(limits)
         _restrict_files()
         listener = _filter_calls()
