@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/run_latency.py [ROUNDS]
 
-Four ways, in turn within each round, so that a slower machine slows all of them: the command `sandbox run`,
-the Python API in a process that lives on, `docker run --rm` with the same restrictions, and the bare interpreter.
+Five ways, in turn within each round, so that a slower machine slows all of them: the command `sandbox run`, the
+Python API in a process started for it, the API in a process that lives on, `docker run --rm` with the same
+restrictions, and the bare interpreter.
 Two programs: one that does nothing, one that imports numpy and pandas. Printed: median and 95th percentile in
 milliseconds, and the median of each round's ratio to the bare interpreter and to `docker run`. A run that does not
 end well stops the benchmark: no figure can come from runs that did nothing.
@@ -25,6 +26,7 @@ from sandgate.sandbox.engine import connect
 from sandgate.sandbox.image import packages, profiles, store
 
 PROGRAMS = {"pass": "pass\n", "import numpy, pandas": "import numpy, pandas\n"}
+API = "import sys, sandgate; sys.exit(not sandgate.run(sys.argv[1]).passed)"
 SANDBOX = [sys.executable, "-m", "sandgate", "run", "--quiet"]
 
 
@@ -49,7 +51,8 @@ def ways(path: Path, folder: Path) -> dict[str, Callable[[], None]]:
     bare = f"import sys; sys.path.append({str(site)!r}); exec(open({str(path)!r}).read())"
     return {
         "sandbox run": lambda: call([*SANDBOX, str(path)]),
-        "sandgate.run": lambda: check(run(path, settings=settings).status),
+        "API, new process": lambda: call([sys.executable, "-c", API, str(path)]),
+        "API, warm process": lambda: check(run(path, settings=settings).status),
         "docker run --rm": lambda: call(docker_command(engine.host, image.id, path.read_text(), folder)),
         "bare python -I": lambda: call([sys.executable, "-I", "-c", bare]),
     }
