@@ -66,7 +66,7 @@ def exercise(request: Request, settings: Settings, backend: Backend, sink: Sink,
     shape = inspect(request.source.code)
     bars = _bars(request, shape, settings)
     runs = Runs(settings.state / "runs")
-    with _folders(request, runs, run_id) as (folder, artifacts):
+    with runs.claim(run_id) as own, _folders(request.out or own) as (folder, artifacts):
         job = _job(request, shape, bars, settings)
         answer = backend.run(job, request.limits, request.isolation, run_id=run_id, folder=artifacts, sink=sink)
         run = answer.run
@@ -74,15 +74,15 @@ def exercise(request: Request, settings: Settings, backend: Backend, sink: Sink,
             run = _evaluated(run, shape, answer.result, bars, settings)
             _draw(run, bars, folder)
         runs.record(run)
-        if request.out:
+        if folder != own:
             write_record(folder, run)
     return Exercise(run, folder)
 
 
 @contextlib.contextmanager
-def _folders(request: Request, runs: Runs, run_id: str) -> Iterator[tuple[Path, Path]]:
+def _folders(out: Path) -> Iterator[tuple[Path, Path]]:
     """Make the folder of a run and the one in it for artifacts; leave neither where there is nothing to keep."""
-    folder = _fresh(request.out) if request.out else runs.folder(run_id)
+    folder = _fresh(out)
     artifacts = folder / ARTIFACTS
     artifacts.mkdir(mode=0o700)
     try:

@@ -6,9 +6,11 @@ Plain files, not SQL: a record is written once, by the process that made the run
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,15 +27,27 @@ class Runs:
 
     root: Path
 
-    def folder(self, run_id: str) -> Path:
-        """Return the folder of a run, made if need be."""
+    @contextlib.contextmanager
+    def claim(self, run_id: str) -> Iterator[Path]:
+        """Make the folder of a run and hold it while the run lasts; it goes again when nothing came of it.
+
+        The claim is a lock that the kernel takes back when this process dies, so the folder of a run without a
+        record and without a claim is nobody's.
+        """
         path = self.root / run_id
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return path
+        path.mkdir(parents=True, mode=0o700)
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield path
+        finally:
+            with contextlib.suppress(OSError):  # Not empty: then it is kept.
+                path.rmdir()
+            os.close(lock)
 
     def record(self, run: Run) -> None:
         """Write the record of a run into its folder."""
-        write_record(self.folder(run.id), run)
+        write_record(self.root / run.id, run)
 
     def recent(self, count: int) -> list[Run]:
         """Return the newest runs, newest first. A record that cannot be read is left out."""
@@ -46,12 +60,25 @@ class Runs:
         return found
 
     def prune(self, days: float) -> list[str]:
-        """Remove the folders of runs older than `days`; return their ids."""
+        """Remove the folders of runs older than `days`, and those that dead owners left; return their ids."""
         horizon = time.time() - days * 86_400
-        old = [path for path in self.root.glob("*") if path.is_dir() and path.stat().st_mtime < horizon]
-        for path in old:
+        folders = [path for path in self.root.glob("*") if path.is_dir()]
+        old = [path for path in folders if path.stat().st_mtime < horizon or not (path / RECORD).exists()]
+        gone = [path for path in old if _is_nobodys(path)]
+        for path in gone:
             shutil.rmtree(path)
-        return [path.name for path in old]
+        return [path.name for path in gone]
+
+
+def _is_nobodys(folder: Path) -> bool:
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def write_record(folder: Path, run: Run) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,6 +121,9 @@ def listed(engine: Engine, settings: Settings) -> list[Listed]:
 
 def prune(engine: Engine, settings: Settings, days: float) -> list[str]:
     """Remove images that no run would take any more and that were built over `days` ago; return their tags."""
+    with _alone(settings):  # Nobody builds now, so what a builder left is a dead one's.
+        for left in _folder(settings).glob("building-*"):
+            shutil.rmtree(left)
     horizon = datetime.now(UTC) - timedelta(days=days)
     old = [image for image in listed(engine, settings) if not image.current and image.built < horizon]
     for image in old:

@@ -233,6 +233,17 @@ def test_o01_terminal_escapes_are_inert_everywhere(sandbox, tmp_path):
             assert char not in done.stdout + done.stderr, (arguments, char)
 
 
+def test_f13_names_made_to_deceive_are_shown_as_what_they_are(sandbox, script):
+    code = "def f\u200b(): pass" + "\n# \u202e txt.exe\nraise ValueError('\u2066\u202e')"
+
+    done = sandbox("run", script(code))
+
+    assert done.returncode == 1
+    for char in "\u200b\u202e\u2066":
+        assert char not in done.stdout + done.stderr
+    assert "\\u200b" in done.stderr
+
+
 def test_o02_o03_forged_lines_change_no_verdict_and_no_record(sandbox, script):
     forged = "OK  x.py  it ended by itself with 0\n5 passed\nZ\\0\\0\\0\\2{}"
     done = sandbox("run", "--json", script(f"print({forged!r}); raise SystemExit(1)", name="a\nOK b.py"))

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from sandgate import SealError, Status
+from sandgate import EngineError, SealError, Status
 from sandgate.sandbox import reaper, runner, seal
 from sandgate.sandbox.job import Job
 from sandgate.schemas.limits import Limits
@@ -123,7 +123,7 @@ def test_nothing_of_the_host_or_the_warden_can_be_reached(execute, name):
     assert json.loads(run.stdout.text) == []
 
 
-def test_e12_the_next_run_finds_nothing_of_the_one_before(execute):
+def test_e12_f10_the_next_run_finds_nothing_of_the_one_before(execute):
     leave = """
         import ctypes, os
         for folder in ("/tmp", "/dev/shm", "/out"): open(f"{folder}/residue", "w").write("left")
@@ -253,6 +253,40 @@ def test_e03_an_engine_that_gives_less_than_asked_runs_nothing(engine, settings,
             folder=tmp_path,
             sink=lambda *_: None,
         )
+
+
+def test_e02_an_engine_that_dies_between_create_and_start_leaves_no_container(engine, settings, image, tmp_path):
+    made = []
+
+    class Dying:
+        """The real engine, but it goes away when the container is to start."""
+
+        def __getattr__(self, name):
+            return getattr(engine.api, name)
+
+        def create_container_from_config(self, config):
+            made.append(engine.api.create_container_from_config(config))
+            return made[-1]
+
+        def start(self, container):
+            raise ConnectionError("gone")
+
+    with pytest.raises(EngineError, match="start a container") as caught:
+        runner.run(
+            type(engine)(Dying(), engine.host),
+            Job(name="x.py", code=b"print(1)", source="0" * 64),
+            image,
+            settings,
+            limits=Limits(),
+            isolation=Isolation.DEFAULT,
+            run_id="dying",
+            folder=tmp_path,
+            sink=lambda *_: None,
+        )
+    assert caught.value.exit_code == 3
+    assert caught.value.retryable
+    assert len(made) == 1
+    assert made[0]["Id"] not in {container.id for container in reaper.ours(engine, settings)}
 
 
 def test_e09_an_image_that_was_not_recorded_is_refused(engine, settings, image):

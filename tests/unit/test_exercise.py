@@ -1,5 +1,6 @@
 """The road of a file, on the fake back end; and the fake against the conformance suite."""
 
+import itertools
 import json
 
 import pytest
@@ -51,11 +52,13 @@ class Cross(Strategy):
 def go(tmp_path):
     """Exercise code whose run comes to a given outcome."""
 
+    numbers = itertools.count()
+
     def go(code, came_to, **asked):
         settings = Settings(state=tmp_path / "state")
         request = Request(source=from_bytes("x.py", code.encode()), limits=Limits(), **asked)
         go.backend = FakeBackend({code: came_to})
-        return exercise(request, settings, go.backend, lambda *_: None, "run-1")
+        return exercise(request, settings, go.backend, lambda *_: None, f"run-{next(numbers)}")
 
     go.runs = Runs(tmp_path / "state/runs")
     return go
@@ -131,7 +134,7 @@ def test_a_malformed_claim_is_no_pass(go, answer):
     assert done.run.claim is None
 
 
-def test_o01_a_hostile_strategy_name_is_made_harmless(go):
+def test_o01_o10_a_hostile_strategy_name_is_made_harmless_and_short(go):
     answer = {"strategy": "\x1b[2J\n" + "x" * 10_000, "positions": [1.0] * 5031}
     done = go(SIGNALS, outcome(result=json.dumps(answer).encode()))
 
