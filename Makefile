@@ -1,9 +1,9 @@
 # Everything is made in this clone: the environment in .venv, the state in .sandbox.
 # Only the packages of a container engine go elsewhere, and only where no engine answers (see scripts/setup).
 
-# The engine listens on a socket below the state folder, and the path of a socket has at most 107 bytes. A clone
-# that lies deeper keeps its state in the user's state folder, under a name of its own.
-SANDBOX_STATE ?= $(shell socket="$(CURDIR)/.sandbox/engine/docker.sock"; \
+# An engine listens on a socket below the state folder (the tests' own below "test" in it), and the path of a socket
+# has at most 107 bytes. A clone that lies deeper keeps its state in the user's state folder, under a name of its own.
+SANDBOX_STATE ?= $(shell socket="$(CURDIR)/.sandbox/test/engine/docker.sock"; \
 	if [ "$$(printf %s "$$socket" | wc -c)" -le 107 ]; then echo "$(CURDIR)/.sandbox"; \
 	else echo "$${XDG_STATE_HOME:-$$HOME/.local/state}/sandgate-$$(printf %s "$$socket" | cksum | cut -d " " -f 1)"; fi)
 export SANDBOX_STATE
@@ -17,14 +17,14 @@ JOBS ?= 2
 BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 
-.PHONY: run test check setup lock clean
+.PHONY: run test check setup lock stop clean
 
 run: setup
-	@$(BIN)/sandbox engine up >/dev/null
-	@$(BIN)/sandbox run codes/sma_cross.py
+	@scripts/with-engine --keep $(BIN)/sandbox run codes/sma_cross.py
 
+# As root, because they start and kill engines; in a state folder of their own, to leave the user's runs alone.
 test: setup
-	@scripts/with-engine $(BIN)/pytest -q -n $(JOBS)
+	@SANDBOX_STATE="$(SANDBOX_STATE)/test" scripts/as-root scripts/with-engine $(BIN)/pytest -q -n $(JOBS)
 
 check: setup
 	$(BIN)/ruff check .
@@ -44,7 +44,13 @@ lock: setup
 	for profile in sandbox/image/profiles/*.in; do \
 		$(LOCK) --python-version 3.11 "$$profile" --output-file "$${profile%.in}.lock" || exit 1; done
 
-clean:
-	@if [ -x $(BIN)/sandbox ]; then $(BIN)/sandbox engine down; fi
-	rm -rf .venv .sandbox build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+stop:
+	@if [ -x $(BIN)/sandbox ]; then scripts/as-root $(BIN)/sandbox engine down; fi
+
+# As root, because the engine's images and what the tests leave are root's.
+clean: stop
+	@if [ -x $(BIN)/sandbox ]; then \
+		SANDBOX_STATE="$(SANDBOX_STATE)/test" scripts/as-root $(BIN)/sandbox engine down >/dev/null; fi
+	scripts/as-root rm -rf .venv .sandbox build dist src/*.egg-info \
+		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -34,6 +34,26 @@ image_app = typer.Typer(help="Build and check the images that runs see.")
 app.add_typer(engine_app, name="engine")
 app.add_typer(image_app, name="image")
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from .service import terminal
+
+        terminal.say(f"sandgate {version('sandgate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Run code that a model wrote in a sealed container."""
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
@@ -87,11 +107,12 @@ def run(
         out=out,
     )
     progress = terminal.Progress(quiet or as_json)
-    live = terminal.LiveOutput(progress)
+    live = terminal.LiveOutput(request.source.name, progress)
     try:
         progress.say(f"starting {request.source.name}")
         sink = (lambda *_: None) if quiet or as_json else live.take
-        done = exercise(request, settings, DockerBackend(settings, progress.say), sink, new_run_id())
+        done = exercise(request, settings, DockerBackend(settings, progress.note), sink, new_run_id())
+        live.finish()
     finally:
         progress.stop()
     terminal.say(_json(done.run) if as_json else terminal.summary(done.run, done.folder))
@@ -117,11 +138,12 @@ def list_runs(
     recent = Runs(settings.state / "runs").recent(count)
     if as_json:
         flying = [{"run": one.run, "file": one.file, "owner_is_alive": one.owner_is_alive} for one in in_flight]
-        finished = [json.loads(run.model_dump_json(exclude={"stdout", "stderr", "evaluation"})) for run in recent]
+        bulk = {"stdout": {"text"}, "stderr": {"text"}, "evaluation": {"trades", "equity"}}
+        finished = [run.model_dump(mode="json", exclude=bulk) for run in recent]
         terminal.say(json.dumps({"in_flight": flying, "recent": finished}, indent=2))
         return
     rows = [(one.run, "RUNNING" if one.owner_is_alive else "ORPHAN", "", one.file) for one in in_flight]
-    rows += [(run.id, run.status, f"{run.usage.wall_seconds:.2f} s", run.file) for run in recent]
+    rows += [(run.id, run.verdict, f"{run.usage.wall_seconds:.2f} s", run.file) for run in recent]
     terminal.say(terminal.table([("RUN", "STATUS", "WALL", "FILE"), *rows]) if rows else "no runs yet")
 
 
@@ -150,7 +172,7 @@ def cleanup(
 
 @app.command()
 def doctor(
-    strict: Annotated[bool, typer.Option("--strict", help="A hole that is said to be patched is one.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on a known hole that may have been patched.")] = False,
     as_json: Json = False,
 ) -> None:
     """Look at everything a run needs, and say what to do where something is missing."""
@@ -208,7 +230,7 @@ def engine_status(as_json: Json = False) -> None:
 
 @image_app.command("build")
 def image_build(
-    profile: Annotated[str, typer.Argument(help="core, or a profile that you opt in to.")] = "core",
+    profile: Annotated[str, typer.Argument(help="core, backtesting or backtrader.")] = "core",
 ) -> None:
     """Build the image of a profile."""
     from .sandbox import engine
@@ -241,7 +263,7 @@ def image_list(as_json: Json = False) -> None:
 
 
 @image_app.command("verify")
-def image_verify() -> None:
+def image_verify(as_json: Json = False) -> None:
     """Hold the engine's images against our record of them."""
     from .sandbox import engine
     from .sandbox.image import store
@@ -252,29 +274,38 @@ def image_verify() -> None:
     images = [image for image in store.listed(connected, settings) if image.current]
     if not images:
         raise UsageError("there is no image to verify; run `sandbox image build`")
-    wrong = 0
-    for image in images:
-        differences = store.verify(connected, image, settings)
-        wrong += len(differences)
-        terminal.say(f"{image.tag}  {'; '.join(differences) or 'as it was built'}")
-    raise typer.Exit(NOT_DECIDED if wrong else PASSED)
+    wrong = {image.tag: store.verify(connected, image, settings) for image in images}
+    if as_json:
+        terminal.say(json.dumps(wrong))
+    else:
+        for tag, differences in wrong.items():
+            terminal.say(f"{tag}  {'; '.join(differences) or 'as it was built'}")
+    raise typer.Exit(NOT_DECIDED if any(wrong.values()) else PASSED)
 
 
 def main() -> NoReturn:
     """Run the command line and exit with its code; every failure is one line on standard error."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    from .service import terminal
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    terminal.prepare()
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
         code = int(app(standalone_mode=False) or PASSED)
         if code == INTERRUPTED:  # typer's answer to Ctrl-C
-            _complain("interrupted; what was running was stopped and its container removed")
+            terminal.complain("sandbox: interrupted; what was running was stopped and its container removed")
     except typer.TyperException as error:
-        _complain(f"{error.format_message()} See `{_command(error)} --help`")
-        code = USAGE
+        code = _refuse(f"{error.format_message().rstrip('.')}; see `{_command(error)} --help`", USAGE)
     except GateError as error:
-        _complain(str(error))
-        code = error.exit_code
+        code = _refuse(str(error), error.exit_code, error.retryable)
+    except Exception as error:
+        # Whatever we did not foresee says nothing of the candidate: that is exit 3, never 1.
+        if os.environ.get("SANDBOX_DEBUG"):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        code = _refuse(f"unexpected {reason}; this is a fault of ours: please report it", NOT_DECIDED)
     sys.exit(code)
 
 
@@ -287,10 +318,16 @@ def _command(error: typer.TyperException) -> str:
     return context.command_path if context is not None else "sandbox"
 
 
-def _complain(text: str) -> None:
+def _refuse(reason: str, code: int, retryable: bool = False) -> int:
+    """Say in one line why there is no answer, as JSON too where that was asked for; return the exit code."""
     from .schemas.text import one_line
+    from .service import terminal
 
-    print(f"sandbox: {one_line(text)}", file=sys.stderr)
+    terminal.complain(f"sandbox: {one_line(reason)}")
+    if "--json" in sys.argv:
+        error = {"kind": "error", "exit_code": code, "retryable": retryable, "message": reason}
+        terminal.say(json.dumps(error))
+    return code
 
 
 def _settings() -> Settings:
@@ -303,17 +340,24 @@ def _limits(settings: Settings, asked: dict[str, str | None]) -> Limits:
     """Return the settings' limits with what was asked for on top. Raises UsageError naming the flag."""
     from pydantic import ValidationError
 
-    from .schemas.limits import Limits, beyond
+    from .schemas.limits import Limits, beyond, over
     from .schemas.settings import describe
 
     given = {name: value for name, value in asked.items() if value is not None}
     try:
-        limits = Limits.model_validate({**settings.limits.model_dump(), **given})
+        limits = Limits.model_validate(over(settings.limits, given))
     except ValidationError as error:
-        raise UsageError(f"--{describe(error).replace('_', '-')}") from error
-    if over := beyond(limits, settings.ceilings):
-        raise UsageError(f"--{'; '.join(over)}")
+        name, _, reason = describe(error).rpartition(": ")
+        raise UsageError(f"{_flag(name)}: {reason}" if name else reason) from error
+    if too_much := beyond(limits, settings.ceilings):
+        name, _, reason = too_much[0].partition(" ")
+        raise UsageError(f"{_flag(name)} {reason}; ask for less")
     return limits
+
+
+def _flag(limit: str) -> str:
+    """Return the option that sets a limit."""
+    return "--output-limit" if limit == "output" else f"--{limit.replace('_', '-')}"
 
 
 def _params(pairs: list[str]) -> dict[str, str]:

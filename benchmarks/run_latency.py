@@ -61,15 +61,16 @@ def ways(path: Path, folder: Path) -> dict[str, Callable[[], None]]:
 def docker_command(host: str, image: str, code: str, folder: Path) -> list[str]:
     """Return the client's command with the restrictions that a run of ours has."""
     limits = Limits()
-    asked = seal.arguments(image, limits, None, {})["HostConfig"]
+    asked = seal.arguments(image, limits, None, {}, seal.FIRST_UID)
+    host_config = asked["HostConfig"]
     profile = folder / "seccomp.json"
     profile.write_text(json.dumps(seccomp.profile()))
     command = ["docker", "--host", host, "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"]
     command += ["--security-opt", "no-new-privileges", "--security-opt", f"seccomp={profile}"]
-    command += ["--user", seal.USER, "--ipc", "private", "--cgroupns", "private", "--log-driver", "none"]
+    command += ["--user", asked["User"], "--ipc", "private", "--cgroupns", "private", "--log-driver", "none"]
     command += ["--memory", str(limits.memory), "--memory-swap", str(limits.memory)]
     command += ["--cpus", str(limits.cpus), "--pids-limit", str(limits.pids)]
-    for place, options in asked["Tmpfs"].items():
+    for place, options in host_config["Tmpfs"].items():
         command += ["--tmpfs", f"{place}:{options}"]
     for name, value in seal.environment(limits).items():
         command += ["--env", f"{name}={value}"]

@@ -24,6 +24,7 @@ MAX_BYTES = 256 * 1024 * 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_NAMES = ("datetime", "timestamp", "date", "time", "__index_level_0__")
 _NUMBERS = ("open", "high", "low", "close", "volume")
+_SHOWN_CHARACTERS = 20
 _LAST_NANOSECOND = 2**63 - 1
 
 
@@ -70,14 +71,15 @@ def _read(path: Path) -> bytes:
 
 
 def parse_csv(text: str, name: str) -> Columns:
-    """Read a CSV with a header line. Raises UsageError with the row, counted from 1 after the header."""
+    """Read a CSV with a header line. Raises UsageError with the line of the file."""
     rows = csv.reader(StringIO(text, newline=""), strict=True)
     try:
         header = next(rows, None)
         if header is None or not any(cell.strip() for cell in header):
             raise UsageError(f"{name}: is empty; give a table with a header line and OHLCV columns")
         places = _places(header, name)
-        return _parse_rows(rows, places, name)
+        numbered = ((rows.line_num, cells) for cells in rows if cells)
+        return _parse_rows(numbered, places, name)
     except csv.Error as error:
         raise UsageError(f"{name}: line {rows.line_num} is not CSV: {error}") from error
 
@@ -94,28 +96,57 @@ def _places(header: list[str], name: str) -> dict[str, int]:
         places["time"] = names.index(time) if time else 0
         if places["time"] in (places[column] for column in places if column != "time"):
             missing = ["a time (Date, Datetime, Timestamp or the first column)"]
+    if missing and len(header) == 1 and ";" in header[0]:
+        raise UsageError(f"{name}: is separated by semicolons; write it with commas and decimal points")
     if missing:
-        found = ", ".join(repr(cell)[1:-1] for cell in header[:12])
-        raise UsageError(f"{name}: lacks {', '.join(missing)}; found the columns {found[:200]}")
+        found = ", ".join(_shown(cell) for cell in header[:8])
+        raise UsageError(f"{name}: lacks {', '.join(missing)}; found the columns {found}")
     return places
 
 
-def _parse_rows(rows: Iterable[list[str]], places: dict[str, int], name: str) -> Columns:
+def _parse_rows(rows: Iterable[tuple[int, list[str]]], places: dict[str, int], name: str) -> Columns:
     times = array("q")
     numbers = {column: array("d") for column in _NUMBERS if column in places}
     time_place = places["time"]
-    for row, cells in enumerate((cells for cells in rows if cells), start=1):
+    for line, cells in rows:
         try:
             times.append(parse_time(cells[time_place]))
             for column, values in numbers.items():
                 values.append(float(cells[places[column]]))
         except IndexError as error:
-            raise UsageError(f"{name}: row {row}: has {len(cells)} cells, too few for its header") from error
+            raise UsageError(
+                f"{name}: line {line}: has {len(cells)} cells, too few for its header; complete or drop it"
+            ) from error
         except ValueError as error:
-            raise UsageError(f"{name}: row {row}: {_one_line(str(error))}; correct or drop the row") from error
+            reason = _unusable(cells, places) or str(error)
+            raise UsageError(f"{name}: line {line}: {reason}; correct or drop it") from error
     numbers.setdefault("volume", array("d", bytes(8 * len(times))))
     arrays = {column: np.frombuffer(values, np.float64) for column, values in numbers.items()}
     return Columns(times=np.frombuffer(times, np.int64), **arrays)
+
+
+def _unusable(cells: list[str], places: dict[str, int]) -> str | None:
+    """Return what is the matter with a row: its first cell that is empty or no number, None if there is none."""
+    for column, place in places.items():
+        text = cells[place].strip() if place < len(cells) else ""
+        if not text:
+            return f"{column} is empty"
+        if column != "time" and not _is_number(text):
+            return f"{column} is no number: {_shown(text)}"
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(cell: str) -> str:
+    """Return the start of a cell, in which nothing is a control character: the file may be no table at all."""
+    return repr(cell.strip()[:_SHOWN_CHARACTERS])[1:-1]
 
 
 def parse_time(text: str) -> int:
@@ -129,7 +160,9 @@ def parse_time(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text[:40]!r} is no ISO 8601 time (such as 2024-01-31 or 2024-01-31 15:30)") from None
+        raise ValueError(
+            f"{text[:_SHOWN_CHARACTERS]!r} is no ISO 8601 time (such as 2024-01-31 or 2024-01-31 15:30)"
+        ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     since = moment - _EPOCH

@@ -22,9 +22,7 @@ class DockerBackend:
     settings: Settings
     say: Callable[[str], None]
 
-    def run(
-        self, job: Job, limits: Limits, isolation: Isolation, *, run_id: str, folder: Path, sink: Sink
-    ) -> Answer:
+    def run(self, job: Job, limits: Limits, isolation: Isolation, *, run_id: str, folder: Path, sink: Sink) -> Answer:
         """Run `job` in a container of its own; see `Backend`."""
         connected = engine.connect(self.settings)
         if self.settings.strict and (holes := prerequisites.holes(connected, strict=True)):

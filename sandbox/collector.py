@@ -12,6 +12,7 @@ import os
 import unicodedata
 from pathlib import Path
 
+from ..schemas.errors import GateError
 from ..schemas.limits import Limits
 from ..schemas.run import Artifact, Refused
 from ..schemas.text import one_line
@@ -32,7 +33,7 @@ class Collector:
         self.count_left = limits.artifact_count
         self.artifacts: list[Artifact] = []
         self.refused: list[Refused] = []
-        self._taken: dict[str, str] = {}
+        self._names: dict[tuple[str, ...], dict[str, str]] = {}
         self._open: _Incoming | None = None
 
     def begin(self, name: str, size: int) -> None:
@@ -52,7 +53,10 @@ class Collector:
         """Append bytes to the file that was begun."""
         if self._open is None or len(chunk) > self._open.left:
             raise ChannelBroken("artifact bytes that belong to no file")
-        self._open.write(chunk)
+        try:
+            self._open.write(chunk)
+        except OSError as error:
+            raise GateError(f"an artifact cannot be written to {self.folder}: {error.strerror}") from error
         self._finish_if_whole()
 
     def refuse(self, name: str, reason: str) -> None:
@@ -76,20 +80,40 @@ class Collector:
             self.artifacts.append(incoming.artifact())
 
     def _free_name(self, name: str) -> tuple[tuple[str, ...], str]:
-        wanted = tuple(_safe_part(part) for part in name.split("/") if part)
-        if not wanted or len(wanted) > _DEEPEST:
+        """Return the parts of a path that nothing else has, and a note where that is not what one would expect."""
+        originals = [part for part in name.split("/") if part]
+        if not originals or len(originals) > _DEEPEST:
             raise ChannelBroken("an artifact with no usable name")
-        parts, copy = wanted, 1
-        while (key := _folded(parts)) in self._taken:
-            copy += 1
-            parts = (*wanted[:-1], f"{wanted[-1]}~{copy}")
+        parts: tuple[str, ...] = ()
         note = ""
-        if copy > 1:
-            note = f"its name meets {self._taken[_folded(wanted)]!r} where case or accents are folded"
-        self._taken[key] = one_line(name)
+        for original in originals:
+            part, met = self._free_part(parts, original)
+            if met:
+                note = f"its name meets {met!r} where case or accents are folded"
+            parts = (*parts, part)
         return parts, note
 
+    def _free_part(self, folder: tuple[str, ...], original: str) -> tuple[str, str | None]:
+        """Return the name for one entry of a folder, always the same, and which other entry's name it meets."""
+        known = self._names.setdefault(folder, {})
+        if original in known:
+            return known[original], None
+        taken = {_folded(part): name for name, part in known.items()}
+        wanted = part = _safe_part(original)
+        copy = 1
+        while _folded(part) in taken:
+            copy += 1
+            part = f"{wanted}~{copy}"
+        known[original] = part
+        return part, one_line(taken[_folded(wanted)]) if copy > 1 else None
+
     def _create(self, parts: tuple[str, ...]) -> int:
+        try:
+            return self._opened(parts)
+        except OSError as error:
+            raise GateError(f"an artifact cannot be written to {self.folder}: {error.strerror}") from error
+
+    def _opened(self, parts: tuple[str, ...]) -> int:
         fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for part in parts[:-1]:
@@ -114,9 +138,7 @@ class _Incoming:
             view = view[os.write(self.fd, view) :]
 
     def artifact(self) -> Artifact:
-        return Artifact(
-            name=self.name, path=self.path, size=self.size, sha256=self.digest.hexdigest(), note=self.note
-        )
+        return Artifact(name=self.name, path=self.path, size=self.size, sha256=self.digest.hexdigest(), note=self.note)
 
 
 def _enter(parent: int, part: str) -> int:
@@ -144,5 +166,5 @@ def _safe_char(char: str) -> str:
     return "".join(f"%{byte:02X}" for byte in os.fsencode(char))
 
 
-def _folded(parts: tuple[str, ...]) -> str:
-    return unicodedata.normalize("NFC", "/".join(parts).casefold())
+def _folded(part: str) -> str:
+    return unicodedata.normalize("NFC", part.casefold())

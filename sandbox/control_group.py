@@ -64,6 +64,11 @@ class ControlGroup:
         return self._listing / "engine" / "cgroup.procs"
 
     @property
+    def entering(self) -> list[str]:
+        """The start of a command line: what follows it runs in this group. Raises as `entrance` does."""
+        return ["/bin/sh", "-c", 'echo $$ >"$0" && exec "$@"', str(self.entrance)]
+
+    @property
     def _listing(self) -> Path | None:
         """The folder whose tree is complete: that of `pids` in version 1, else that of version 2."""
         with_pids = [tree for tree in self.trees if "pids" in tree.options]
@@ -83,18 +88,18 @@ class ControlGroup:
 
     def pids(self) -> tuple[int, ...]:
         """Return every process of the group and of the groups below it."""
-        return self._below(self._listing.rglob("cgroup.procs")) if self._listing else ()
+        return self._in(_folders(self._listing)) if self._listing else ()
 
     def contained(self) -> tuple[int, ...]:
         """Return the processes of the group that are in containers: all but the engine and what serves it."""
-        return tuple(set(self.pids()) - set(self._below([self.entrance])))
+        return tuple(set(self.pids()) - set(self._in([self.entrance.parent])))
 
     @staticmethod
-    def _below(files: Iterable[Path]) -> tuple[int, ...]:
+    def _in(folders: Iterable[Path]) -> tuple[int, ...]:
         found: list[int] = []
-        for procs in files:
+        for folder in folders:
             with contextlib.suppress(OSError):  # gone since it was listed
-                found += [int(line) for line in procs.read_text().split()]
+                found += [int(line) for line in (folder / "cgroup.procs").read_text().split()]
         return tuple(found)
 
     def send(self, number: signal.Signals, pid: int) -> None:
@@ -120,9 +125,16 @@ class ControlGroup:
     def remove(self) -> None:
         """Remove the group from every tree. It must be empty; absent is fine."""
         for tree in self.trees:
-            top = tree.path / self.name
-            for folder in sorted((top, *top.rglob("*/")), key=lambda path: len(path.parts), reverse=True):
+            for folder in reversed(_folders(tree.path / self.name)):
                 _remove(folder)
+
+
+def _folders(top: Path) -> list[Path]:
+    """Return a group's folder and all below it, parents first: as many as are there, for containers end meanwhile.
+
+    Hence no `rglob`, which raises when a folder goes away between being found and being listed.
+    """
+    return [Path(folder) for folder, _, _ in os.walk(top)]
 
 
 def _remove(folder: Path) -> None:

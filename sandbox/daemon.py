@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from ..schemas.errors import PrerequisiteError, UsageError
+from ..schemas.limits import MIB
 from ..schemas.settings import Settings
-from . import control_group
+from . import control_group, gvisor
 from .control_group import ControlGroup
 from .engine import connect, own_socket
 
@@ -41,6 +42,9 @@ Say = Callable[[str], None]
 PING_SECONDS = 5
 START_SECONDS = 30
 STOP_SECONDS = 20
+LOG_BYTES = 8 * MIB
+"""Where the log is cut: the shims report every container to it, whatever `log-level` says."""
+
 SOCKET_BYTES = 107
 """The longest address that the kernel takes for a unix socket."""
 
@@ -51,7 +55,6 @@ INSTALL = "apt-get install docker.io crun"
 
 _PATH = ":/usr/local/sbin:/usr/sbin:/sbin"
 
-_ENTER = 'echo $$ >"$0" && exec "$@"'
 _DETACHED = ("setsid", "--fork", "unshare", "--mount", "--propagation", "private", "sh", "-c")
 
 _INSIDE = """
@@ -130,18 +133,17 @@ class _Place:
 def up(settings: Settings, say: Say) -> str:
     """Start our engine unless some engine answers already, and return the address of the one that answers.
 
+    Only root may open its socket, or the user who called us through sudo: who may do that is root here anyway.
     Raises PrerequisiteError where it cannot start, with the reason that the daemon gave.
     """
     place = _Place.of(settings)
     if asked := _answering(settings):
-        say(f"an engine answers at {asked}")
-        return asked
+        return _taken(asked, place, say)
     dockerd = _check_machine(place)
     _make_folders(place)
     with _locked(place):
         if asked := _answering(settings):
-            say(f"an engine answers at {asked}")
-            return asked
+            return _taken(asked, place, say)
         group = place.group
         _sweep(place, group)
         group.create()
@@ -149,6 +151,7 @@ def up(settings: Settings, say: Say) -> str:
             place.config.write_text(json.dumps(_configuration(place, group, say), indent=1) + "\n")
             _launch(place, group, dockerd)
             _wait_until_it_answers(place, group)
+            _hand_over(place)
         except BaseException:
             _sweep(place, group)
             raise
@@ -163,7 +166,7 @@ def down(settings: Settings) -> bool:
         return False
     group = place.group
     running = bool(group.pids())
-    if not running and not place.socket.exists():
+    if not running and (os.geteuid() != 0 or not place.socket.exists()):
         return False
     _check_root("stop the engine")
     with _locked(place):
@@ -186,9 +189,17 @@ def status(settings: Settings) -> EngineStatus:
         return EngineStatus(None, False, None, (), pid)
     info = engine.info()
     ours = engine.host == f"unix://{own_socket(settings)}"
-    return EngineStatus(
-        engine.host, ours, info.get("ServerVersion"), tuple(sorted(info.get("Runtimes") or ())), pid
-    )
+    return EngineStatus(engine.host, ours, info.get("ServerVersion"), tuple(sorted(info.get("Runtimes") or ())), pid)
+
+
+def _taken(host: str, place: _Place, say: Say) -> str:
+    """Take the engine that answers. Root sees to it that ours is open to who asks, and that its log ends somewhere."""
+    if host == place.host and os.geteuid() == 0:
+        _hand_over(place)
+        if place.log.exists() and place.log.stat().st_size > LOG_BYTES:
+            os.truncate(place.log, 0)
+    say(f"an engine answers at {host}")
+    return host
 
 
 def _answering(settings: Settings) -> str | None:
@@ -229,12 +240,29 @@ def _found(program: str) -> str | None:
 
 
 def _make_folders(place: _Place) -> None:
+    """Make the engine's folders, closed to all but root; those above it that are new belong to who asked."""
+    missing = [folder for folder in place.folder.parents if not folder.exists()]
     try:
         place.data.mkdir(parents=True, exist_ok=True)
+        place.folder.chmod(0o700)
+        _give(*missing)
     except OSError as error:
         raise PrerequisiteError(
             f"cannot make {place.data}: {error.strerror}; set SANDBOX_STATE to a folder that can be written"
         ) from error
+
+
+def _hand_over(place: _Place) -> None:
+    """Let the user behind sudo pass to the socket, and nobody else: dockerd made it for a group."""
+    place.socket.chmod(0o600)
+    _give(place.socket, place.folder)
+
+
+def _give(*paths: Path) -> None:
+    """Give paths to the user who called us through sudo, if it was so."""
+    if user := os.environ.get("SUDO_UID"):
+        for path in paths:
+            os.chown(path, int(user), -1)
 
 
 @contextlib.contextmanager
@@ -251,12 +279,13 @@ def _configuration(place: _Place, group: ControlGroup, say: Say) -> dict[str, An
     if crun := _found("crun"):
         runtimes["crun"] = {"path": crun}
     if runsc := _found("runsc"):
-        if platform := _gvisor_platform(runsc, place, group):
-            runtimes["runsc"] = {"path": runsc, "runtimeArgs": [f"--platform={platform}", "--network=none"]}
+        if arguments := gvisor.working_arguments(runsc, place.folder / "gvisor", group):
+            runtimes["runsc"] = {"path": runsc, "runtimeArgs": arguments}
         else:
             say("gVisor is installed but does not work on this machine: --isolation gvisor will be refused")
     return {
         "hosts": [place.host],
+        "group": "root",  # docker.io makes a group of people who would be root here too
         "pidfile": str(place.pid_file),
         "data-root": str(NEUTRAL / "data"),
         "exec-root": str(NEUTRAL / "exec"),
@@ -274,56 +303,31 @@ def _configuration(place: _Place, group: ControlGroup, say: Say) -> dict[str, An
     }
 
 
-def _gvisor_platform(runsc: str, place: _Place, group: ControlGroup) -> str | None:
-    """Return how gVisor can catch system calls here: systrap, or what older releases had in its place.
-
-    Its kvm platform is left out: it hangs on some kernels, and nothing tells which.
-    """
-    trial = place.folder / "gvisor"
-    for platform in ("systrap", "ptrace"):
-        options = [f"--root={trial}", f"--platform={platform}", "--network=none", "--ignore-cgroups"]
-        try:
-            if _in_group(group, [runsc, *options, "do", "true"], place.log, timeout=10) == 0:
-                return platform
-        except subprocess.TimeoutExpired:
-            group.kill()
-        finally:
-            shutil.rmtree(trial, ignore_errors=True)
-    return None
-
-
-def _in_group(
-    group: ControlGroup, command: list[str], log: Path, timeout: float | None = None, **variables: str
-) -> int:
-    """Run a command in the control group, with its output in the log and `variables` in its environment."""
-    environment = {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + _PATH, **variables}
-    with log.open("w") as output:
-        finished = subprocess.run(
-            ["/bin/sh", "-c", _ENTER, str(group.entrance), *command],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            timeout=timeout,
-            check=False,
-        )
-    return finished.returncode
+def _environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, "PATH": os.environ.get("PATH", os.defpath) + _PATH, **variables}
 
 
 def _launch(place: _Place, group: ControlGroup, dockerd: str) -> None:
     """Start dockerd detached: own session, own mount namespace, no standard input, output to the log."""
     hybrid = len({tree.type for tree in group.trees}) == 2
     hidden = [str(tree.path) for tree in group.trees if hybrid and tree.type == "cgroup2"]
-    _in_group(
-        group,
-        [*_DETACHED, _INSIDE],
-        place.log,
+    variables = _environment(
         NEUTRAL=str(NEUTRAL),
         DATA=str(place.data),
         HIDDEN="".join(hidden[:1]),
         DOCKERD=dockerd,
         CONFIG=str(place.config),
     )
+    place.log.unlink(missing_ok=True)
+    with place.log.open("a") as output:  # appended to, so that cutting it frees its space
+        subprocess.run(
+            [*group.entering, *_DETACHED, _INSIDE],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
+        )
 
 
 def _wait_until_it_answers(place: _Place, group: ControlGroup) -> None:

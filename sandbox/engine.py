@@ -7,6 +7,7 @@ when it answers a ping. No engine is a refusal, never a reason to run code in an
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from typing import Any
 
 import docker
 import docker.errors
+import docker.utils
 import requests.exceptions
 from docker.context import ContextAPI
+from docker.tls import TLSConfig
 
 from ..schemas.errors import EngineError, PrerequisiteError
 from ..schemas.settings import Settings
@@ -61,14 +64,14 @@ def calling(action: str, gone_is_fine: bool = False) -> Iterator[None]:
     try:
         yield
     except docker.errors.APIError as error:
-        if gone_is_fine and error.status_code == HTTPStatus.NOT_FOUND:
+        if gone_is_fine and (error.status_code == HTTPStatus.NOT_FOUND or _is_going(error)):
             return
         detail = error.explanation or str(error)
         raise EngineError(f"the engine refused to {action}: {_one_line(str(detail))}") from error
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
         raise EngineError(
-            f"the engine stopped answering (could not {action}): {_one_line(str(error))}; "
-            "see `sandbox doctor`, then run `sandbox cleanup`"
+            f"the engine stopped answering (could not {action}: {type(error).__name__}); "
+            "see `sandbox doctor`, and run `sandbox cleanup` when it is back"
         ) from error
 
 
@@ -77,48 +80,66 @@ def own_socket(settings: Settings) -> Path:
     return settings.state / "engine" / "docker.sock"
 
 
-def candidates(settings: Settings) -> list[str]:
-    """Return the addresses to try, in order."""
-    if asked := os.environ.get("DOCKER_HOST"):
-        return [asked]
-    hosts = [DEFAULT_SOCKET, f"unix://{own_socket(settings)}"]
-    context = ContextAPI.get_current_context()
-    if context is not None and context.Host and context.Host not in ("http+docker://localunixsocket", hosts[0]):
-        hosts.insert(0, context.Host)
-    return hosts
+def candidates(settings: Settings) -> dict[str, TLSConfig | None]:
+    """Return the addresses to try, in order, each with what it needs for TLS."""
+    if os.environ.get("DOCKER_HOST"):
+        asked = docker.utils.kwargs_from_env()
+        return {asked["base_url"]: asked.get("tls")}
+    hosts: dict[str, TLSConfig | None] = {}
+    context = _context()
+    if context is not None and context.Host and context.Host != "http+docker://localunixsocket":
+        hosts[context.Host] = context.TLSConfig
+    return {**hosts, DEFAULT_SOCKET: None, f"unix://{own_socket(settings)}": None}
+
+
+def _context() -> Any:
+    try:
+        return ContextAPI.get_current_context()
+    except Exception as error:  # The SDK raises a bare Exception for a context that it cannot read.
+        raise PrerequisiteError(f"the docker context cannot be read: {_one_line(str(error))}; mend it") from error
 
 
 def connect(settings: Settings) -> Engine:
     """Return the first engine that answers. Raises PrerequisiteError when none does."""
     hosts = candidates(settings)
     for host in hosts:
-        if engine := _answering(host):
+        if engine := _answering(host, hosts[host]):
             return engine
+    if closed := [host for host in hosts if _probe(host) == errno.EACCES]:
+        raise PrerequisiteError(
+            f"a container engine listens at {closed[0]}, but this user may not talk to it (permission denied); "
+            "join the group of that socket, or run with sudo"
+        )
     raise PrerequisiteError(
         f"no container engine answers at {' or '.join(hosts)}; start Docker, or run `sandbox engine up` as root"
     )
 
 
-def _answering(host: str) -> Engine | None:
-    if not _listens(host):
+def _answering(host: str, tls: TLSConfig | None) -> Engine | None:
+    if _probe(host):
         return None
     try:
-        api = docker.APIClient(base_url=host, version="auto", timeout=CALL_SECONDS)
+        api = docker.APIClient(base_url=host, version="auto", timeout=CALL_SECONDS, tls=tls or False)
         api.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
         return None
     return Engine(api, host)
 
 
-def _listens(host: str) -> bool:
-    """Tell quickly, and without the SDK leaving a socket open, that nobody is behind a unix socket."""
+def _probe(host: str) -> int:
+    """Return the error of connecting to a unix socket, 0 for none. Quick, and the SDK would leave a socket open."""
     if not host.startswith("unix://"):
-        return True
+        return 0
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            return probe.connect_ex(host.removeprefix("unix://")) == 0
-        except OSError:
-            return False
+            return probe.connect_ex(host.removeprefix("unix://"))
+        except OSError:  # A path that is too long for a socket.
+            return errno.EINVAL
+
+
+def _is_going(error: docker.errors.APIError) -> bool:
+    """Whether somebody else is removing the container at this moment."""
+    return error.status_code == HTTPStatus.CONFLICT and "already in progress" in str(error.explanation)
 
 
 def _one_line(text: str) -> str:

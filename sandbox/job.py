@@ -12,6 +12,10 @@ from typing import Any, Protocol
 from ..schemas.limits import Limits
 from ..schemas.run import Isolation, Run
 
+BYTES_PER_BAR = 48
+BYTES_PER_POSITION = 32
+RESULT_ALLOWANCE = 1024 * 1024
+
 Sink = Callable[[str, bytes], None]
 """Called with `stdout` or `stderr` and bytes as they arrive; with `started` and none when the candidate begins."""
 
@@ -33,6 +37,13 @@ class Job:
     bars: bytes = b""
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def result_limit(self) -> int:
+        """How many bytes a harness may return: positions need room for each bar, a claim for its trades."""
+        if self.contract == "script":
+            return 0
+        return BYTES_PER_POSITION * len(self.bars) // BYTES_PER_BAR + RESULT_ALLOWANCE
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -45,9 +56,7 @@ class Answer:
 class Backend(Protocol):
     """Something that runs jobs sealed. `tests/conformance.py` says what each must do."""
 
-    def run(
-        self, job: Job, limits: Limits, isolation: Isolation, *, run_id: str, folder: Path, sink: Sink
-    ) -> Answer:
+    def run(self, job: Job, limits: Limits, isolation: Isolation, *, run_id: str, folder: Path, sink: Sink) -> Answer:
         """Run `job` and put its artifacts into `folder`. Raises GateError when there is no answer."""
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 from ..schemas.errors import GateError, PrerequisiteError
 from ..schemas.limits import GIB, MIB
 from ..schemas.settings import Settings
-from . import control_group, daemon
+from . import control_group, daemon, gvisor
 from .engine import Engine, connect
 from .versions import Level, Verdict, fixed_in, judge, no_package, packaged, runtimes
 
@@ -47,7 +48,7 @@ def examine(settings: Settings) -> tuple[Check, ...]:
     if engine is not None:
         looks = [
             ("engine version", lambda: _versions(engine, settings.strict)),
-            ("limits", lambda: _limits(engine.info())),
+            ("limits", lambda: capabilities(engine.info())),
             ("images", lambda: _images(engine, settings)),
         ]
     looks += [
@@ -127,8 +128,8 @@ def _api(version: str, api: str) -> Check:
     return Check("engine version", "ok", finding)
 
 
-def _limits(info: dict[str, Any]) -> Iterator[Check]:
-    """What the engine can hold a container to, and the second runtime that it offers."""
+def capabilities(info: dict[str, Any]) -> Iterator[Check]:
+    """Yield what an engine, by its own description, can hold a container to, and whether gVisor can be used."""
     named = {"memory": "MemoryLimit", "swap": "SwapLimit", "pids": "PidsLimit", "cpu": "CpuCfsQuota"}
     missing = [name for name, key in named.items() if not info.get(key)]
     if missing:
@@ -142,16 +143,26 @@ def _limits(info: dict[str, Any]) -> Iterator[Check]:
         yield Check("limits", "ok", f"the engine limits {', '.join(named)}")
     if "seccomp" not in str(info.get("SecurityOptions")):
         yield Check("engine seccomp", "fail", "the engine has no seccomp", "install an engine built with seccomp")
-    registered = sorted(info.get("Runtimes") or ())
-    if "runsc" in registered:
-        yield Check("gvisor", "ok", "runsc is registered: --isolation gvisor can be used")
-    else:
-        yield Check(
+    yield _gvisor((info.get("Runtimes") or {}).get("runsc"))
+
+
+def _gvisor(runsc: dict[str, Any] | None) -> Check:
+    if runsc is None:
+        return Check(
             "gvisor",
             "warn",
             "runsc is not registered: --isolation gvisor will be refused",
             "where it is wanted: apt-get install runsc, then restart the engine (`sandbox engine down` and `up`)",
         )
+    if lacking := gvisor.lacking(runsc):
+        return Check(
+            "gvisor",
+            "warn",
+            f"runsc is registered without {' and '.join(f'{name} ({gvisor.NEEDED[name]})' for name in lacking)}",
+            f"set its runtimeArgs in /etc/docker/daemon.json to {json.dumps(list(gvisor.NEEDED))} and restart Docker; "
+            "`sandbox engine up` sets them itself, where runsc knows them",
+        )
+    return Check("gvisor", "ok", "runsc is registered: --isolation gvisor can be used")
 
 
 def _images(engine: Engine, settings: Settings) -> Iterator[Check]:
@@ -159,9 +170,7 @@ def _images(engine: Engine, settings: Settings) -> Iterator[Check]:
 
     images = store.listed(engine, settings)
     if not images:
-        yield Check(
-            "images", "warn", "no runtime image yet", "the first run builds it; `sandbox image build` does now"
-        )
+        yield Check("images", "warn", "no runtime image yet", "the first run builds it; `sandbox image build` does now")
     for image in images:
         name, again = f"image {image.profile}", f"`sandbox image build {image.profile}`"
         if wrong := store.verify(engine, image, settings):
@@ -220,9 +229,7 @@ def _seccomp() -> Check:
     try:
         actions = Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split()
     except OSError:
-        return Check(
-            "seccomp", "fail", "the kernel has no seccomp filters", "use a kernel with CONFIG_SECCOMP_FILTER"
-        )
+        return Check("seccomp", "fail", "the kernel has no seccomp filters", "use a kernel with CONFIG_SECCOMP_FILTER")
     if "user_notif" not in actions:
         return Check(
             "seccomp",

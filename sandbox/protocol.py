@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -10,13 +12,19 @@ from typing import Any
 
 STDOUT_STREAM = 1
 MAX_FRAME = 8 * 1024 * 1024
+RECORD = "Z"
+_PROOF = 32
 _HEADER = 5
 _ENGINE_HEADER = 8
 _MAX_COMPLAINT = 16 * 1024
 
 
 class ChannelBroken(Exception):
-    """What came through the channel is no sequence of frames: the run's record cannot be trusted."""
+    """What came through the channel is not what a warden sends: the run's record cannot be trusted."""
+
+
+class ConnectionLost(Exception):
+    """The connection to the engine broke: nothing is said of the candidate."""
 
 
 class DeadlinePassed(Exception):
@@ -40,11 +48,15 @@ class Frames:
         self.connection = connection
         self.deadline = deadline
         self.complaint = bytearray()
+        self._proof: hmac.HMAC | None = None
         self._raw = bytearray()
         self._frames = bytearray()
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        """Yield kind and payload until the stream ends. Raises DeadlinePassed, ChannelBroken or OSError."""
+        """Yield kind and payload until the stream ends. Raises DeadlinePassed, ChannelBroken or ConnectionLost.
+
+        The payload of the completion record comes without its MAC, which was checked.
+        """
         while True:
             while (frame := self._next_frame()) is not None:
                 yield frame
@@ -60,9 +72,35 @@ class Frames:
         end = _HEADER + size
         if len(self._frames) < end:
             return None
-        kind, payload = chr(self._frames[0]), bytes(self._frames[_HEADER:end])
+        frame = bytes(self._frames[:end])
         del self._frames[:end]
+        kind, payload = chr(frame[0]), frame[_HEADER:]
+        if kind == RECORD:
+            return kind, self._proved(payload)
+        if self._proof is not None:
+            self._proof.update(frame)
         return kind, payload
+
+    def send(self, data: bytes) -> None:
+        """Send bytes to the warden. Raises ConnectionLost."""
+        try:
+            self.connection.sendall(data)
+        except OSError as error:
+            raise ConnectionLost(str(error)) from error
+
+    def prove(self) -> None:
+        """Give the warden a key that only it and we know, and hold every frame from now on against its MAC."""
+        key = secrets.token_bytes(_PROOF)
+        self._proof = hmac.new(key, digestmod="sha256")
+        self.send(key)
+
+    def _proved(self, payload: bytes) -> bytes:
+        if self._proof is None:
+            raise ChannelBroken("a completion record before anything ran")
+        self._proof.update(payload[_PROOF:])
+        if not hmac.compare_digest(self._proof.digest(), payload[:_PROOF]):
+            raise ChannelBroken("somebody else wrote into the warden's channel")
+        return payload[_PROOF:]
 
     def _receive(self) -> bool:
         left = self.deadline - time.monotonic()
@@ -73,6 +111,8 @@ class Frames:
             chunk = self.connection.recv(1 << 18)
         except TimeoutError:
             raise DeadlinePassed from None
+        except OSError as error:
+            raise ConnectionLost(str(error)) from error
         self._raw += chunk
         self._unwrap()
         return bool(chunk)

@@ -1,7 +1,7 @@
 """Which containers are ours, who owns them, and the removal of those whose owner is dead.
 
 Ours means: labelled with the instance id of our state folder. Another installation's containers, or anybody else's,
-are never touched. An owner is a process, named by pid, start time and boot, so a reused pid is no owner.
+are never touched. An owner is a process, named so that a reused pid is no owner; what cannot be found out is alive.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ FILE_LABEL = "sandgate.file"
 
 @dataclass(frozen=True)
 class Container:
-    """A container of ours, as the engine lists it. `created` is seconds since 1970."""
+    """A container of ours, as the engine lists it."""
 
     id: str
     run: str
     file: str
     state: str
-    created: int
     owner_is_alive: bool
 
 
@@ -53,7 +52,7 @@ def labels(settings: Settings, run: str, file: str) -> dict[str, str]:
     """Return the labels of a new container that this process owns."""
     return {
         INSTANCE_LABEL: instance_id(settings),
-        OWNER_LABEL: _identity(os.getpid()) or "",
+        OWNER_LABEL: owner_label(),
         RUN_LABEL: run,
         FILE_LABEL: file,
     }
@@ -69,8 +68,7 @@ def ours(engine: Engine, settings: Settings) -> list[Container]:
             run=row["Labels"].get(RUN_LABEL, ""),
             file=row["Labels"].get(FILE_LABEL, ""),
             state=row["State"],
-            created=row["Created"],
-            owner_is_alive=_is_alive(row["Labels"].get(OWNER_LABEL, "")),
+            owner_is_alive=_may_be_alive(row["Labels"].get(OWNER_LABEL, "")),
         )
         for row in rows
     ]
@@ -118,17 +116,51 @@ def _remove(engine: Engine, container: str) -> None:
         engine.api.remove_container(container, force=True, v=True)
 
 
-def _identity(pid: int) -> str | None:
-    """Return `pid:start time:boot id`, which no two processes of this machine ever share; None if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None
-    # The name in the second field may hold spaces and brackets; the start time is the 20th field after it.
-    return f"{pid}:{stat.rpartition(')')[2].split()[19]}:{boot}"
+@dataclass(frozen=True)
+class _Owner:
+    """A process, told apart from every other one: machine, boot, pid namespace, pid and start time."""
+
+    machine: str
+    boot: str
+    namespace: str
+    pid: str
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> _Owner | None:
+        """Return the identity of a process of this machine, None when there is no such process."""
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+            namespace = str(Path("/proc/self/ns/pid").readlink())
+        except OSError:
+            return None
+        machine = Path("/etc/machine-id").read_text().strip() if Path("/etc/machine-id").exists() else ""
+        # The name in the second field may hold spaces and brackets; the start time is the 20th field after it.
+        return cls(machine, boot, namespace, str(pid), stat.rpartition(")")[2].split()[19])
+
+    def __str__(self) -> str:
+        return " ".join((self.machine or "-", self.boot, self.namespace, self.pid, self.started))
 
 
-def _is_alive(owner: str) -> bool:
-    pid = owner.split(":")[0]
-    return pid.isdigit() and _identity(int(pid)) == owner
+def owner_label() -> str:
+    """Return the owner label of this process; empty where processes cannot be told apart (no /proc)."""
+    owner = _Owner.of(os.getpid())
+    return "" if owner is None else str(owner)
+
+
+def _may_be_alive(label: str) -> bool:
+    """Tell whether an owner may still need its container. Only one that we can look for and do not find is dead.
+
+    An owner on another machine or in another pid namespace cannot be looked for; one of an earlier boot is dead.
+    """
+    fields = label.split()
+    ours = _Owner.of(os.getpid())
+    if len(fields) != 5 or ours is None or not fields[3].isdigit():
+        return True
+    owner = _Owner(fields[0] if fields[0] != "-" else "", *fields[1:])
+    if owner.machine != ours.machine:
+        return True
+    if owner.boot != ours.boot:
+        return False
+    return owner.namespace != ours.namespace or _Owner.of(int(owner.pid)) == owner

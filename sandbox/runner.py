@@ -27,10 +27,11 @@ from .collector import Collector
 from .engine import Engine, calling
 from .job import Answer, Job, Sink
 from .outcome import Facts, Record, classify
-from .protocol import ChannelBroken, DeadlinePassed, Frames, encoded_job
+from .protocol import RECORD, ChannelBroken, ConnectionLost, DeadlinePassed, Frames, encoded_job
 
 START_SECONDS = 60.0
 """How long a container may take to say hello before the engine is to blame."""
+_KILLED = (128 + 9, 128 + 15)
 GRACE_SECONDS = 20.0
 """How long after its own deadline a warden may take to bury, collect and report before we stop waiting."""
 
@@ -53,15 +54,11 @@ def run(
     PrerequisiteError when the isolation is not there.
     """
     started = datetime.now(UTC)
-    asked = seal.arguments(
-        image.id,
-        limits,
-        _runtime(engine, isolation),
-        reaper.labels(settings, run_id, one_line(job.name)),
-    )
+    labels = reaper.labels(settings, run_id, one_line(job.name))
+    asked = seal.arguments(image.id, limits, _runtime(engine, isolation), labels, seal.new_uid())
     with _container(engine, asked) as container:
         runtime = _compare(engine, container, asked)
-        exchange = _Exchange(job, limits, isolation, Collector(folder, limits), sink)
+        exchange = _Exchange(job, limits, isolation, asked["User"], Collector(folder, limits), sink)
         exchange.begun = time.monotonic()
         with _attached(engine, container) as connection:
             with calling("start a container"):
@@ -96,10 +93,13 @@ def run(
 class _Exchange:
     """The conversation with one warden, and what came of it."""
 
-    def __init__(self, job: Job, limits: Limits, isolation: Isolation, collector: Collector, sink: Sink) -> None:
+    def __init__(
+        self, job: Job, limits: Limits, isolation: Isolation, user: str, collector: Collector, sink: Sink
+    ) -> None:
         self.job = job
         self.limits = limits
         self.isolation = isolation
+        self.user = user
         self.collector = collector
         self.sink = sink
         self.record: dict[str, Any] = {}
@@ -115,28 +115,21 @@ class _Exchange:
         frames = Frames(connection, time.monotonic() + START_SECONDS)
         try:
             for kind, payload in frames:
-                if kind == "H":
-                    self._greet(json.loads(payload))
-                    connection.sendall(self._job())
-                elif kind == "S":
-                    self._begin(frames)
-                elif kind == "Z":
-                    self.record = json.loads(payload)
+                self._take(frames, kind, payload)
+                if self.record:
                     break
-                else:
-                    self._take(kind, payload)
         except DeadlinePassed:
             if not self._has_begun:
                 raise EngineError(f"the container did not start within {START_SECONDS:g} s") from None
             self.deadline_passed = True
-        except (ChannelBroken, ValueError, KeyError, TypeError) as error:
+        except ChannelBroken as error:
             self.broken = str(error)
-        except OSError as error:
-            raise EngineError(f"the connection to the engine broke: {error}; run `sandbox cleanup`") from error
+        except ConnectionLost as error:
+            raise EngineError("the connection to the engine broke; run `sandbox cleanup` when it is back") from error
         finally:
             self.ended = time.monotonic()
             self.collector.close()
-        if not self._has_begun and not self.record:
+        if not self._has_begun:
             complaint = one_line(decoded(bytes(frames.complaint)))[-300:] or self.broken or "it said nothing"
             raise EngineError(f"the container ended before the candidate could begin: {complaint}")
 
@@ -173,7 +166,7 @@ class _Exchange:
     _has_begun = False
 
     def _greet(self, hello: dict[str, Any]) -> None:
-        if wrong := seal.differences_inside(hello, self.isolation is Isolation.GVISOR):
+        if wrong := seal.differences_inside(hello, self.user, self.isolation is Isolation.GVISOR):
             raise SealError(f"the container is not sealed: {'; '.join(wrong)}; nothing was run in it")
 
     def _job(self) -> bytes:
@@ -183,33 +176,44 @@ class _Exchange:
             "arguments": self.job.arguments,
             "options": self.job.options,
             "environment": seal.environment(self.limits),
-            "limits": self.limits.model_dump(),
+            "limits": {**self.limits.model_dump(), "result": self.job.result_limit},
         }
         return encoded_job(header, self.job.code, self.job.bars)
 
     def _begin(self, frames: Frames) -> None:
+        frames.prove()
         self._has_begun = True
         self.begun = time.monotonic()
         frames.deadline = self.begun + self.limits.timeout + GRACE_SECONDS
         self.sink("started", b"")
 
-    def _take(self, kind: str, payload: bytes) -> None:
+    def _take(self, frames: Frames, kind: str, payload: bytes) -> None:
         if kind in self._kept:
             self._keep(kind, payload)
+        elif kind == "H":
+            self._greet(_entry(payload))
+            frames.send(self._job())
+        elif kind == "S":
+            self._begin(frames)
         elif kind == "R":
-            self.result += payload
+            self._add_result(payload)
         elif kind == "A":
-            entry = json.loads(payload)
-            self.collector.begin(entry["name"], entry["size"])
+            self.collector.begin(*_fields(payload, name=str, size=int))
         elif kind == "B":
             self.collector.take(payload)
         elif kind == "X":
-            entry = json.loads(payload)
-            self.collector.refuse(entry["name"], entry["reason"])
+            self.collector.refuse(*_fields(payload, name=str, reason=str))
         elif kind == "F":
-            raise SealError(f"the candidate could not be sealed: {one_line(json.loads(payload))}; nothing was run")
+            raise SealError(f"the candidate could not be sealed: {one_line(decoded(payload))}; nothing was run")
+        elif kind == RECORD:
+            self.record = _entry(payload)
         else:
             raise ChannelBroken(f"a frame of unknown kind {kind!r}")
+
+    def _add_result(self, payload: bytes) -> None:
+        self.result += payload
+        if len(self.result) > self.job.result_limit:
+            raise ChannelBroken("a longer result than the limit lets through")
 
     def _keep(self, kind: str, payload: bytes) -> None:
         kept = self._kept[kind]
@@ -217,6 +221,25 @@ class _Exchange:
         if len(kept) > self.limits.output:
             raise ChannelBroken("more output than the limit lets through")
         self.sink("stdout" if kind in "Oo" else "stderr", payload)
+
+
+def _entry(payload: bytes) -> dict[str, Any]:
+    """Parse a frame of JSON. Raises ChannelBroken for anything but an object."""
+    try:
+        entry = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise ChannelBroken("a frame that is no JSON") from error
+    if not isinstance(entry, dict):
+        raise ChannelBroken("a frame that is no object")
+    return entry
+
+
+def _fields(payload: bytes, **kinds: type) -> list[Any]:
+    """Return the named fields of a frame of JSON. Raises ChannelBroken where one is missing or of another type."""
+    entry = _entry(payload)
+    if not all(isinstance(entry.get(name), kind) for name, kind in kinds.items()):
+        raise ChannelBroken("a frame that lacks a field")
+    return [entry[name] for name in kinds]
 
 
 @contextlib.contextmanager
@@ -273,6 +296,10 @@ def _facts(engine: Engine, container: str, exchange: _Exchange) -> Facts:
         return Facts(record)
     with calling("inspect a container after its run"):
         state = engine.api.inspect_container(container)["State"]
-    if record is None and state["Running"] and not exchange.deadline_passed and exchange.broken is None:
-        raise EngineError("the engine closed the connection to a running container")
+    if record is None and not exchange.deadline_passed and exchange.broken is None:
+        if state["Running"]:
+            raise EngineError("the engine closed the connection to a running container")
+        if state["ExitCode"] in _KILLED and not state["OOMKilled"] and exchange.isolation is Isolation.DEFAULT:
+            # Under the host's own kernel nothing inside can send PID 1 a signal that ends it.
+            raise EngineError("something outside the sandbox killed the container; run it again")
     return Facts(record, engine_saw_oom=bool(state["OOMKilled"]), deadline_passed=exchange.deadline_passed)

@@ -8,15 +8,16 @@ that the container is not started, or that its answer is not used.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from ..schemas.limits import MIB, Limits
 from . import seccomp
 
-UID = 10001
-USER = f"{UID}:{UID}"
 COMMAND = ["/usr/bin/python3", "-I", "-B", "/usr/lib/sandgate/warden.py"]
+FIRST_UID, UIDS = 10_000, 50_000
+"""Below 65,536, which is all that an engine in a user namespace has."""
 WRITABLE = ("/out", "/tmp", "/dev/shm")
 JOB_FOLDER_SIZE = 8 * MIB
 INODES = 8192
@@ -24,6 +25,15 @@ CPU_PERIOD = 100_000
 """Microseconds over which the share of processor time is counted: the kernel's usual."""
 GVISOR_RUNTIME = "runsc"
 GVISOR_THREADS = 256
+
+
+def new_uid() -> int:
+    """Return a user id for one run.
+
+    The kernel counts some things per user and not per container (descriptors in flight, inotify instances): with one
+    id for all, one run could use up what the others need.
+    """
+    return FIRST_UID + secrets.randbelow(UIDS)
 
 
 def environment(limits: Limits) -> dict[str, str]:
@@ -35,6 +45,7 @@ def environment(limits: Limits) -> dict[str, str]:
     return {
         "PATH": "/usr/bin",
         "HOME": "/tmp",
+        "USER": "sandbox",
         "LANG": "C.UTF-8",
         "TZ": "UTC",
         "OMP_NUM_THREADS": threads,
@@ -42,20 +53,20 @@ def environment(limits: Limits) -> dict[str, str]:
     }
 
 
-def arguments(image: str, limits: Limits, runtime: str | None, labels: Mapping[str, str]) -> dict[str, Any]:
+def arguments(image: str, limits: Limits, runtime: str | None, labels: Mapping[str, str], uid: int) -> dict[str, Any]:
     """Return the body of the engine's create call. `runtime` None leaves the choice to the engine.
 
     gVisor's own kernel is a process of the container and needs threads beside those of the run.
     """
     pids = limits.pids + (GVISOR_THREADS if runtime == GVISOR_RUNTIME else 0)
-    size = f"rw,nosuid,nodev,noexec,mode=0700,uid={UID},gid={UID},nr_inodes={INODES}"
+    size = f"rw,nosuid,nodev,noexec,mode=0700,uid={uid},gid={uid},nr_inodes={INODES}"
     tmpfs = dict.fromkeys(WRITABLE, f"{size},size={limits.disk}")
     tmpfs["/job"] = f"{size},size={JOB_FOLDER_SIZE}"
     return {
         "Image": image,
         "Entrypoint": [],
         "Cmd": COMMAND,
-        "User": USER,
+        "User": f"{uid}:{uid}",
         "WorkingDir": "/",
         "Hostname": "sandbox",
         "Env": [f"{name}={value}" for name, value in environment(limits).items()],
@@ -115,6 +126,7 @@ def differences(asked: Mapping[str, Any], inspected: Mapping[str, Any]) -> list[
             "CpuQuota",
             "PidsLimit",
             "Tmpfs",
+            "Ulimits",
             "Runtime",
             "Privileged",
         )
@@ -134,10 +146,18 @@ def differences(asked: Mapping[str, Any], inspected: Mapping[str, Any]) -> list[
         found.append(f"Image is {inspected.get('Image')!r}, not {asked['Image']!r}")
     if (host.get("LogConfig") or {}).get("Type") != "none":
         found.append("the engine keeps a log of the run")
+    if (host.get("RestartPolicy") or {}).get("Name") not in ("no", ""):
+        found.append(f"RestartPolicy is {host.get('RestartPolicy')!r}")
+    if not set(host.get("MaskedPaths") or ()) >= _MASKED:
+        found.append(f"MaskedPaths is {host.get('MaskedPaths')!r}, which leaves out some of {sorted(_MASKED)}")
+    if not set(host.get("ReadonlyPaths") or ()) >= _READ_ONLY:
+        found.append(f"ReadonlyPaths is {host.get('ReadonlyPaths')!r}, which leaves out some of {sorted(_READ_ONLY)}")
     return found
 
 
 _MISSING = object()
+_MASKED = {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"}
+_READ_ONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 _MUST_BE_EMPTY = (
     "Binds",
     "Mounts",
@@ -168,12 +188,12 @@ def _same(name: str, found: Any, asked: Any) -> bool:
     return bool(found == asked)
 
 
-def differences_inside(hello: Mapping[str, Any], isolation_has_own_kernel: bool) -> list[str]:
+def differences_inside(hello: Mapping[str, Any], user: str, isolation_has_own_kernel: bool) -> list[str]:
     """Return what the warden saw from inside that a sealed container must not show; empty when sealed."""
     expected = {
         "pid": 1,
-        "uid": UID,
-        "gid": UID,
+        "uid": int(user.split(":")[0]),
+        "gid": int(user.split(":")[1]),
         "capabilities": ["0"],
         "interfaces": ["lo"],
         "root_read_only": True,

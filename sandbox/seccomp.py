@@ -12,12 +12,12 @@ from typing import Any
 
 _ALLOWED = {
     "files": """access chdir chmod close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2
-        fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr
+        fadvise64 fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr
         flock fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr ioctl lgetxattr link
         linkat listxattr llistxattr lseek lstat memfd_create mkdir mkdirat mknod mknodat newfstatat open openat
         openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv
-        rename renameat renameat2 rmdir sendfile splice stat statfs statx symlink symlinkat sync_file_range tee
-        truncate umask unlink unlinkat utime utimensat utimes vmsplice write writev""",
+        rename renameat renameat2 rmdir sendfile stat statfs statx symlink symlinkat sync_file_range
+        truncate umask unlink unlinkat utime utimensat utimes write writev""",
     "waiting": """epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2
         inotify_add_watch inotify_init inotify_init1 inotify_rm_watch poll ppoll pselect6 select signalfd signalfd4
         timerfd_create timerfd_gettime timerfd_settime""",
@@ -36,12 +36,13 @@ _ALLOWED = {
     "time": "clock_getres clock_gettime clock_nanosleep gettimeofday nanosleep time",
     "threads": "futex futex_requeue futex_wait futex_waitv futex_wake getrandom",
     "pairs of sockets": """getpeername getsockname getsockopt recvfrom recvmmsg recvmsg sendmmsg sendmsg sendto
-        setsockopt shutdown socket socketpair""",
+        setsockopt shutdown socket""",
 }
 
 _NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS|NEWCGROUP|NEWUTS|NEWIPC|NEWUSER|NEWPID|NEWNET, from include/uapi/linux/sched.h."""
-_EPERM, _ENOSYS = 1, 38
+_EPERM, _ENOSYS, _EOPNOTSUPP = 1, 38, 95
+_AF_UNIX = 1
 
 
 def profile() -> dict[str, Any]:
@@ -55,6 +56,13 @@ def profile() -> dict[str, Any]:
         "syscalls": [
             {"names": names, "action": "SCMP_ACT_ALLOW"},
             {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [no_new_namespace]},
+            {
+                "names": ["socketpair"],
+                "action": "SCMP_ACT_ALLOW",
+                "args": [{"index": 0, "value": _AF_UNIX, "valueTwo": 0, "op": "SCMP_CMP_EQ"}],
+            },
+            # Told that it cannot be reserved, libc fills the file, and a disk that is full is seen to be full.
+            {"names": ["fallocate"], "action": "SCMP_ACT_ERRNO", "errnoRet": _EOPNOTSUPP},
             # Its flags lie behind a pointer where no filter can look; told that it is missing, libc uses clone.
             {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS},
         ],

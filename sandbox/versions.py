@@ -41,9 +41,7 @@ HOLES: dict[str, tuple[Hole, ...]] = {
     "runc": (
         Hole(("CVE-2024-21626",), ("1.1.12", "1.2.0-rc.1"), RUNC_CHANGES),
         Hole(("CVE-2024-45310",), ("1.1.14", "1.2.0-rc.3"), RUNC_CHANGES, low=True),
-        Hole(
-            ("CVE-2025-31133", "CVE-2025-52565", "CVE-2025-52881"), ("1.2.8", "1.3.3", "1.4.0-rc.3"), RUNC_CHANGES
-        ),
+        Hole(("CVE-2025-31133", "CVE-2025-52565", "CVE-2025-52881"), ("1.2.8", "1.3.3", "1.4.0-rc.3"), RUNC_CHANGES),
         Hole(("CVE-2026-41579",), ("1.3.6", "1.4.3", "1.5.0-rc.3"), RUNC_CHANGES, low=True),
     ),
     # crun is not affected by the runc holes of 2024 and 2025: containers/crun issue 1906, and NEWS of 1.14.1.

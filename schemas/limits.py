@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -95,10 +97,35 @@ CEILINGS = Limits(
 """The most that any caller may ask for, unless the settings lower it further."""
 
 
+def over(defaults: Limits, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `given` laid over `defaults`, unchecked. Disk that was not given shrinks to a smaller memory."""
+    values = {**defaults.model_dump(), **given}
+    with contextlib.suppress(ValueError):  # No size: validation will say so.
+        memory = parse_size(values["memory"])
+        if "disk" not in given and isinstance(memory, int):
+            values["disk"] = min(values["disk"], memory)
+    return values
+
+
 def beyond(asked: Limits, ceilings: Limits) -> list[str]:
     """Return one phrase for each limit in `asked` that lies beyond `ceilings`; empty when all are within."""
     return [
-        f"{name} {getattr(asked, name):g} is beyond the ceiling of {getattr(ceilings, name):g}"
+        f"{name} {shown(name, getattr(asked, name))} is beyond the ceiling of {shown(name, getattr(ceilings, name))}"
         for name in Limits.model_fields
         if getattr(asked, name) > getattr(ceilings, name)
     ]
+
+
+_SIZES = ("memory", "disk", "output", "artifacts")
+_TIMES = ("timeout", "cpu_time")
+
+
+def shown(name: str, value: float) -> str:
+    """Return a limit's value as one would write it: `512m`, `30s`, `1.5`."""
+    if name in _TIMES:
+        return f"{value:g}s"
+    if name in _SIZES:
+        for unit, factor in (("g", GIB), ("m", MIB), ("k", KIB)):
+            if value % factor == 0:
+                return f"{value // factor:g}{unit}"
+    return f"{value:g}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from .evaluation import Evaluation
 from .limits import Limits
@@ -89,6 +89,13 @@ class Image(_Evidence):
     content: Sha256
 
 
+class Data(_Evidence):
+    """The bars that a strategy saw: under which name they were asked for, and the digest of the bars themselves."""
+
+    name: str
+    sha256: Sha256
+
+
 class Claim(_Evidence):
     """What a strategy's own framework says of it, from inside the container. Nothing of it is checked."""
 
@@ -100,7 +107,11 @@ class Claim(_Evidence):
 
 
 class Run(_Evidence):
-    """One execution of one file. `exit_code` is absent when a signal ended it, `signal` when it exited."""
+    """One execution of one file. `exit_code` is absent when a signal ended it, `signal` when it exited.
+
+    `arguments`, `strategy`, `params` and `data` are what was asked for. `passed` is what counts: a run that ended
+    well can still have returned what the evaluation refuses.
+    """
 
     kind: Literal["run"] = "run"
     id: str
@@ -119,13 +130,29 @@ class Run(_Evidence):
     image: Image
     isolation: Isolation
     runtime: str
-    data: Sha256 | None = None
+    arguments: tuple[str, ...] = ()
+    strategy: str | None = None
+    params: dict[str, bool | int | float | str] = {}
+    data: Data | None = None
     started: AwareDatetime
     finished: AwareDatetime
     claim: Claim | None = None
     evaluation: Evaluation | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _derive_passed(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if name != "passed"}
+
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
         """Whether the run ended well and nothing that was computed from it was refused."""
         return self.status is Status.OK and (self.evaluation is None or not self.evaluation.findings)
+
+    @property
+    def verdict(self) -> str:
+        """One word for people: the status, or REFUSED for a run that ended well and did not pass."""
+        return "REFUSED" if self.status is Status.OK and not self.passed else self.status.value

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import UsageError
 from .evaluation import Costs
-from .limits import CEILINGS, Limits, beyond
+from .limits import CEILINGS, Limits, beyond, over
 from .run import Isolation
 
 PREFIX = "SANDBOX_"
@@ -23,8 +23,12 @@ PREFIX = "SANDBOX_"
 
 def default_state_folder() -> Path:
     """Return where runs, images and our own engine live unless `state` says otherwise (XDG state folder)."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "sandgate"
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base) / "sandgate"
+    try:
+        return Path.home() / ".local" / "state" / "sandgate"
+    except RuntimeError as error:
+        raise UsageError("this user has no home folder; set SANDBOX_STATE to a folder to work in") from error
 
 
 class Settings(BaseModel):
@@ -45,7 +49,7 @@ class Settings(BaseModel):
     limits: Limits = Limits()
     ceilings: Limits = CEILINGS
     costs: Costs = Costs()
-    data: str = "sp500"
+    data: str = Field(default="sp500", min_length=1)
     base: Literal["auto", "closure", "registry"] = "auto"
     registry_image: str | None = Field(default=None, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")
     wheels: Path | None = None
@@ -60,18 +64,54 @@ class Settings(BaseModel):
     @field_validator("state", "wheels")
     @classmethod
     def _same_from_everywhere(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser().absolute()
+        return None if value is None else _expanded(value).absolute()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_what_is_not_given(cls, values: Any) -> Any:
+        """Ceilings that are not named stay ours; limits that are not named are the defaults, under the ceilings."""
+        if not isinstance(values, dict):
+            return values
+        ceilings = over(CEILINGS, _table(values, "ceilings"))
+        try:
+            highest = Limits.model_validate(ceilings)
+        except ValidationError:
+            return {**values, "ceilings": ceilings}
+        defaults = {name: min(default, getattr(highest, name)) for name, default in Limits().model_dump().items()}
+        limits = over(Limits.model_construct(**defaults), _table(values, "limits"))
+        return {**values, "ceilings": ceilings, "limits": limits}
+
+    @model_validator(mode="after")
+    def _limits_within_ceilings(self) -> Settings:
+        if too_much := beyond(self.limits, self.ceilings):
+            raise ValueError(f"limits: {'; '.join(too_much)}")
+        return self
 
     @field_validator("ceilings")
     @classmethod
     def _ceilings_only_lower(cls, value: Limits) -> Limits:
-        if over := beyond(value, CEILINGS):
-            raise ValueError("; ".join(over))
+        if too_much := beyond(value, CEILINGS):
+            raise ValueError("; ".join(too_much))
         return value
 
 
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: there is no such user's home") from error
+
+
+def _table(values: dict[str, Any], name: str) -> dict[str, Any]:
+    table = values.get(name, {})
+    return table.model_dump() if isinstance(table, Limits) else table if isinstance(table, dict) else {"": table}
+
+
 def load_settings(folder: Path, environ: Mapping[str, str]) -> Settings:
-    """Read the settings that hold in `folder`. Raises UsageError naming key, reason and source."""
+    """Read the settings that hold in `folder`: the nearest file in it or above it, then the environment.
+
+    Raises UsageError naming key, reason and source.
+    """
     values, source = _from_file(folder)
     sources = [source] if source else []
     from_environ = _from_environ(environ)
@@ -89,25 +129,42 @@ def describe(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown setting {where!r}; see the README for the names that exist"
+        tables: dict[object, type[BaseModel]] = {"limits": Limits, "ceilings": Limits, "costs": Costs}
+        table = tables.get(first["loc"][0], Settings)
+        return f"unknown setting {where!r}; there are {', '.join(table.model_fields)}"
     reason = first["msg"].removeprefix("Value error, ")
     return f"{where}: {reason}" if where else reason
 
 
 def _from_file(folder: Path) -> tuple[dict[str, Any], str | None]:
-    own, project = folder / "sandbox.toml", folder / "pyproject.toml"
-    path = own if own.exists() else project
-    if not path.exists():
-        return {}, None
+    for above in (folder.absolute(), *folder.absolute().parents):
+        own, project = above / "sandbox.toml", above / "pyproject.toml"
+        if own.exists():
+            return _anchored(_parsed(own), own), str(own)
+        tools = _parsed(project).get("tool")
+        if isinstance(tools, dict) and "sandbox" in tools:
+            return _anchored(tools["sandbox"], project), str(project)
+    return {}, None
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
-    table = document if path == own else document.get("tool", {}).get("sandbox", {})
-    for name in ("state", "wheels"):
-        if isinstance(relative := table.get(name), str) and relative:
-            table[name] = str(folder / Path(relative).expanduser())
-    return table, str(path)
+
+
+def _anchored(table: Any, source: Path) -> dict[str, Any]:
+    """Return the table with its relative paths counted from the folder that it stands in."""
+    if not isinstance(table, dict):
+        raise UsageError(f"{source}: tool.sandbox must be a table")
+    paths = {name: table[name] for name in ("state", "wheels") if isinstance(table.get(name), str) and table[name]}
+    try:
+        return {**table, **{name: str(source.parent / _expanded(text)) for name, text in paths.items()}}
+    except ValueError as error:
+        raise UsageError(f"{source}: {error}") from error
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..schemas.errors import UsageError
 from ..schemas.run import Run
 
 RECORD = "run.json"
@@ -35,7 +36,11 @@ class Runs:
         record and without a claim is nobody's.
         """
         path = self.root / run_id
-        path.mkdir(parents=True, mode=0o700)
+        try:
+            path.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            reason = f"{self.root} cannot be written: {error.strerror}"
+            raise UsageError(f"{reason}; set SANDBOX_STATE to a folder of yours") from error
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -48,13 +48,9 @@ PROGRAMS = {
         0,
         artifacts={"a.txt": "A", "b.txt": "B"},
     ),
-    "a link is refused": Program(
-        "import os; os.symlink('/etc/passwd', '/out/link')", Status.OK, 0, refused=("link",)
-    ),
+    "a link is refused": Program("import os; os.symlink('/etc/passwd', '/out/link')", Status.OK, 0, refused=("link",)),
     "timeout": Program("import time; time.sleep(60)", Status.TIMEOUT, signal=True, limits={"timeout": 1.0}),
-    "CPU time": Program(
-        "while True: pass", Status.CPU_LIMIT, signal=True, limits={"cpu_time": 1.0, "timeout": 25.0}
-    ),
+    "CPU time": Program("while True: pass", Status.CPU_LIMIT, signal=True, limits={"cpu_time": 1.0, "timeout": 25.0}),
     "memory": Program(
         "hoard = []\nwhile True: hoard.append(bytearray(10**7))", Status.OOM, limits={"memory": 128 * MIB}
     ),

@@ -30,9 +30,7 @@ class FakeBackend:
     outcomes: dict[str, Outcome]
     jobs: list[Job] = field(default_factory=list)
 
-    def run(
-        self, job: Job, limits: Limits, isolation: Isolation, *, run_id: str, folder: Path, sink: Sink
-    ) -> Answer:
+    def run(self, job: Job, limits: Limits, isolation: Isolation, *, run_id: str, folder: Path, sink: Sink) -> Answer:
         self.jobs.append(job)
         outcome = self.outcomes[job.code.decode()]
         started = datetime.now(UTC)

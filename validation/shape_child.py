@@ -31,12 +31,17 @@ def shape_of(code: bytes) -> dict[str, Any]:
         tree = ast.parse(code)
     except SyntaxError as error:
         message = f"line {error.lineno}: {error.msg}"
-        return {"imports": [], "contract": "script", "strategies": [], "syntax_error": message}
+        return {"imports": [], "contract": "script", "strategies": {}, "syntax_error": message}
     except ValueError as error:
-        return {"imports": [], "contract": "script", "strategies": [], "syntax_error": str(error)}
+        return {"imports": [], "contract": "script", "strategies": {}, "syntax_error": str(error)}
     module = Module(tree)
-    contract, strategies = module.contract()
-    return {"imports": sorted(module.imports), "contract": contract, "strategies": strategies, "syntax_error": None}
+    contract, names = module.contract()
+    return {
+        "imports": sorted(module.imports),
+        "contract": contract,
+        "strategies": {name: module.parameters(name) for name in names},
+        "syntax_error": None,
+    }
 
 
 class Module:
@@ -45,7 +50,7 @@ class Module:
     def __init__(self, tree: ast.Module) -> None:
         self.imports: set[str] = set()
         self.aliases: dict[str, str] = {}
-        self.functions: set[str] = set()
+        self.functions: dict[str, ast.FunctionDef] = {}
         self.classes: dict[str, ast.ClassDef] = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -56,7 +61,7 @@ class Module:
             if isinstance(node, ast.ClassDef):
                 self.classes[node.name] = node
             elif isinstance(node, ast.FunctionDef):
-                self.functions.add(node.name)
+                self.functions[node.name] = node
 
     def _import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -82,6 +87,28 @@ class Module:
             return "signals", ours
         runnable = [name for name in frameworks if {"init", "next"} <= self._methods(name)]
         return ("backtesting", runnable) if runnable else ("script", [])
+
+    def parameters(self, name: str) -> list[str] | None:
+        """Return the parameters of a strategy: arguments after the frame, and a class's public attributes.
+
+        None where the text does not tell: it takes any, or inherits from a class of another module.
+        """
+        if name in self.functions:
+            return arguments_of(self.functions[name], 1)
+        found: list[str] = []
+        for base in (name, *self._ancestry(name)):
+            if base not in self.classes:
+                if base in ("backtesting.Strategy", "object"):
+                    continue
+                return None
+            for node in self.classes[base].body:
+                found += [target for target in assigned(node) if not target.startswith("_")]
+                if isinstance(node, ast.FunctionDef) and node.name == METHOD:
+                    arguments = arguments_of(node, 2)
+                    if arguments is None:
+                        return None
+                    found += arguments
+        return sorted(set(found))
 
     def _ancestry(self, name: str) -> Iterator[str]:
         """Yield the full names of a class's bases, near ones first, through the classes of this module."""
@@ -114,6 +141,22 @@ class Module:
         own = [self.classes[base] for base in (name, *bases) if base in self.classes]
         methods = {node.name for cls in own for node in cls.body if isinstance(node, ast.FunctionDef)}
         return methods | ({"init", "next"} if any(base.startswith("backtesting.lib.") for base in bases) else set())
+
+
+def arguments_of(function: ast.FunctionDef, skipped: int) -> list[str] | None:
+    """Return the names of a function's arguments after the first `skipped`; None when it takes any."""
+    arguments = function.args
+    if arguments.kwarg or function.decorator_list:
+        return None
+    return [argument.arg for argument in [*arguments.posonlyargs, *arguments.args][skipped:] + arguments.kwonlyargs]
+
+
+def assigned(node: ast.stmt) -> list[str]:
+    """Return the plain names that a statement assigns to."""
+    targets = (
+        node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    )
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def top_level(tree: ast.Module) -> Iterator[ast.AST]:

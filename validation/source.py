@@ -50,13 +50,14 @@ class Shape:
 
     `imports` are the top-level names of the modules it imports anywhere. `contract` is `signals` when it defines
     `generate_signals`, as a function or as a method of a class; else `backtesting` when it has a runnable subclass
-    of `backtesting.Strategy`; else `script`. `strategies` are the names that this contract can run. Code with a
-    syntax error is a script: it may run, and will say so itself.
+    of `backtesting.Strategy`; else `script`. `strategies` are the names that this contract can run, each with the
+    names of its parameters, or None where these cannot be told from the text. Code with a syntax error is a
+    script: it may run, and will say so itself.
     """
 
     imports: frozenset[str]
     contract: Literal["script", "signals", "backtesting"]
-    strategies: tuple[str, ...]
+    strategies: dict[str, tuple[str, ...] | None]
     syntax_error: str | None
 
 
@@ -154,9 +155,13 @@ def inspect(code: bytes) -> Shape:
     return Shape(
         imports=frozenset(found["imports"]),
         contract=found["contract"],
-        strategies=tuple(found["strategies"]),
+        strategies={name: _frozen(names) for name, names in found["strategies"].items()},
         syntax_error=found["syntax_error"],
     )
+
+
+def _frozen(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def _beyond_limits(ended: str) -> str:

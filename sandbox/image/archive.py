@@ -17,6 +17,9 @@ from typing import Any
 
 import docker.errors
 
+from ...schemas.errors import EngineError
+from ..engine import Engine, calling
+
 CHUNK = 1 << 20
 USER = "10001:10001"
 """Who a run is inside the container. No such account exists outside."""
@@ -29,6 +32,7 @@ SETTLED = {
     "WorkingDir": "/",
 }
 _STICKY = {"tmp"}
+_MADE_BY_ENGINES = {".dockerenv", "dev", "proc", "sys"}
 _PLATFORMS = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -51,14 +55,40 @@ def pack(root: Path, target: Path) -> Layer:
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
         for path in _sorted_below(root):
             _add(tar, path, path.relative_to(root).as_posix())
-    with target.open("rb") as file:
-        return Layer(target, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
+    return layer_of(target)
 
 
-def configuration(layers: list[Layer], labels: dict[str, str]) -> bytes:
-    """Return the image configuration, whose digest is the image id on engines that count ids that way."""
+def pack_exported(exported: Path, target: Path) -> Layer:
+    """Write what an engine exported of a container to the tar `target`, as a layer that stands for a whole image.
+
+    What the engine adds to every container and devices are left out. Owners, times, setuid bits, file capabilities
+    and the write permission of others are lost: nothing inside may be more than the user that a run is.
+    """
+    with tarfile.open(exported) as source, tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as layer:
+        for entry in source:
+            if entry.isdev() or entry.name.split("/")[0] in _MADE_BY_ENGINES:
+                continue
+            content = source.extractfile(entry) if entry.isreg() else None
+            entry.mode &= 0o755
+            entry.uid, entry.gid, entry.uname, entry.gname, entry.mtime = 0, 0, "", "", 0
+            entry.pax_headers = {}
+            layer.addfile(entry, content)
+    return layer_of(target)
+
+
+def layer_of(path: Path) -> Layer:
+    """Return the tar file `path` as a layer."""
+    with path.open("rb") as file:
+        return Layer(path, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
+
+
+def configuration(layers: list[Layer], labels: dict[str, str], machine: str) -> bytes:
+    """Return the image configuration, whose digest is the image id on engines that count ids that way.
+
+    `machine` is the architecture as engines call it.
+    """
     document = {
-        "architecture": architecture(),
+        "architecture": machine,
         "os": "linux",
         "created": "1970-01-01T00:00:00Z",
         "config": SETTLED | {"Labels": labels},
@@ -76,18 +106,19 @@ def image_archive(layers: list[Layer], config: bytes, tag: str) -> Iterator[byte
     files: list[tuple[str, bytes | Path]] = [
         (name, layer.path) for name, layer in zip(layer_names, layers, strict=True)
     ]
-    return tar_stream([*files, (config_name, config), ("manifest.json", manifest)])
+    return _tar_stream([*files, (config_name, config), ("manifest.json", manifest)])
 
 
-def tar_stream(members: Iterable[tuple[str, bytes | Path]]) -> Iterator[bytes]:
-    """Yield a tar of `members` (name, and bytes or the file that holds them)."""
-    for name, content in members:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        yield entry.tobuf(tarfile.PAX_FORMAT)
-        yield from [content] if isinstance(content, bytes) else _chunks(content)
-        yield bytes(-entry.size % tarfile.BLOCKSIZE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+def load(engine: Engine, layers: list[Layer], config: bytes, tag: str) -> None:
+    """Load the image of `layers` and `config` into the engine under `tag`.
+
+    Raises EngineError when the engine fails or changes what it was sent.
+    """
+    with calling(f"load {tag}"):
+        follow(engine.api.load_image(image_archive(layers, config, tag)))
+        found = engine.api.inspect_image(tag)
+    if found["RootFS"]["Layers"] != [layer.diff_id for layer in layers]:
+        raise EngineError(f"the engine did not keep {tag} as it was sent; see the engine's log")
 
 
 def follow(progress: Iterable[dict[str, Any]]) -> None:
@@ -98,6 +129,17 @@ def follow(progress: Iterable[dict[str, Any]]) -> None:
     for line in progress:
         if "error" in line:
             raise docker.errors.APIError(line["error"])
+
+
+def _tar_stream(members: Iterable[tuple[str, bytes | Path]]) -> Iterator[bytes]:
+    """Yield a tar of `members` (name, and bytes or the file that holds them)."""
+    for name, content in members:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        yield entry.tobuf(tarfile.PAX_FORMAT)
+        yield from [content] if isinstance(content, bytes) else _chunks(content)
+        yield bytes(-entry.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -8,27 +8,22 @@ except those that wheels carry beside themselves.
 from __future__ import annotations
 
 import os
-import re
 import runpy
 import shutil
 import stat
-import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...schemas.errors import EngineError, PrerequisiteError
+from ...schemas.errors import PrerequisiteError
 from ...schemas.settings import Settings
-from ..engine import Engine, calling
-from .archive import Layer, architecture, configuration, follow, image_archive, pack
+from ..engine import Engine
+from .archive import Layer, architecture, configuration, load, pack
+from .libraries import digest, linked
 from .packages import compile_below, install, write_code
 from .recipe import Recipe
-
-_LIBRARY = re.compile(r"\t(?P<name>[^\s/]+) => (?P<path>/.+) \(0x[0-9a-f]+\)")
-_LOADER = re.compile(r"\t(?P<path>/\S+)(?: => /.+)? \(0x[0-9a-f]+\)")
-_MISSING = re.compile(r"\t(?P<name>\S+) => not found")
 
 _LEFT_OUT = {
     "EXTERNALLY-MANAGED", "__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages",
@@ -44,6 +39,7 @@ class Interpreter:
     """A Python on this machine, and where its parts are inside, relative to the root."""
 
     executable: Path
+    prefix: Path
     stdlib: Path
     version: str
     library: Path
@@ -60,6 +56,7 @@ def host_interpreter() -> Interpreter:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return Interpreter(
         executable=Path(sys._base_executable).resolve(),  # type: ignore[attr-defined]
+        prefix=Path(sys.base_prefix),
         stdlib=Path(sysconfig.get_path("stdlib")),
         version=version,
         library=Path("usr", sys.platlibdir, f"python{version}"),
@@ -76,12 +73,7 @@ def build(engine: Engine, recipe: Recipe, work: Path, say: Callable[[str], None]
     _refuse_elsewhere(engine)
     layers = _layers(recipe, work, say)
     say("loading the image into the engine")
-    archive = image_archive(layers, configuration(layers, recipe.labels), recipe.tag)
-    with calling(f"load {recipe.tag}"):
-        follow(engine.api.load_image(archive))
-        found = engine.api.inspect_image(recipe.tag)
-    if found["RootFS"]["Layers"] != [layer.diff_id for layer in layers]:
-        raise EngineError(f"the engine did not keep {recipe.tag} as it was sent; see the engine's log")
+    load(engine, layers, configuration(layers, recipe.labels, architecture()), recipe.tag)
 
 
 def _refuse_elsewhere(engine: Engine) -> None:
@@ -112,8 +104,11 @@ def _layers(recipe: Recipe, work: Path, say: Callable[[str], None]) -> list[Laye
 
 
 def identity(settings: Settings) -> str:
-    """Return what tells one base of this kind from another: the interpreter's build, the C library, the machine."""
-    return " | ".join((sys.version, os.confstr("CS_GNU_LIBC_VERSION") or "", os.uname().machine))
+    """Return what tells one base of this kind from another: the interpreter, its libraries, the machine."""
+    interpreter = host_interpreter()
+    extensions = sorted(path for path in interpreter.stdlib.glob("lib-dynload/*.so") if not _left_out(path.name))
+    libraries = digest((interpreter.executable, *extensions), settings.state / "images" / "libraries.seen")
+    return " | ".join((sys.version, libraries, os.uname().machine))
 
 
 def write_base(root: Path, interpreter: Interpreter, packages: Path) -> None:
@@ -130,6 +125,25 @@ def write_base(root: Path, interpreter: Interpreter, packages: Path) -> None:
     program.with_name("python3").symlink_to(program.name)
     copy_stdlib(interpreter.stdlib, root / interpreter.library)
     _copy_libraries(root, interpreter, packages)
+    hide_prefix(root, interpreter.prefix)
+
+
+def hide_prefix(root: Path, prefix: Path) -> None:
+    """Let every binary below `root` name `/usr` where it names the folder of `prefix`, which may hold a user's name.
+
+    A text in a binary cannot become shorter, so slashes fill it, which mean nothing in a path. The last part of the
+    prefix stays: linkers let other texts begin within this one's end, as the version does in `/home/me/3.11.7`.
+    Prefixes such as `/usr`, `/usr/local` or `/opt/python` have no such folder and tell nothing.
+    """
+    if len(prefix.parent.parts) <= len(Path("/opt").parts):
+        return
+    text = os.fsencode(f"{prefix.parent}/")
+    for path in root.rglob("*"):
+        if path.is_symlink() or not path.is_file():
+            continue
+        content = path.read_bytes()
+        if content.startswith(b"\x7fELF") and text in content:
+            path.write_bytes(content.replace(text, b"/usr".ljust(len(text), b"/")))
 
 
 def copy(source: Path, target: Path) -> None:
@@ -193,23 +207,3 @@ def _merged(path: Path) -> Path:
     """Return where `path` is inside, where `/lib` and `/lib64` are links into `/usr`."""
     relative = path.relative_to("/")
     return relative if relative.parts[0] == "usr" else Path("usr", relative)
-
-
-def linked(files: Iterable[Path]) -> tuple[list[tuple[str, Path]], Path | None]:
-    """Return what the loader picks for `files`, as pairs of looked up name and path found, and the loader itself.
-
-    Raises PrerequisiteError when a library is missing on this machine.
-    """
-    environ = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-    command = ["ldd", *map(str, files)]
-    output = subprocess.run(command, env=environ, capture_output=True, text=True, check=False).stdout
-    return parse_ldd(output)
-
-
-def parse_ldd(output: str) -> tuple[list[tuple[str, Path]], Path | None]:
-    """Read the output of ldd; what it returns and raises is what `linked` does."""
-    if missing := _MISSING.search(output):
-        raise PrerequisiteError(f"{missing['name']} is missing on this machine; install the package that has it")
-    pairs = [(match["name"], Path(match["path"])) for match in _LIBRARY.finditer(output)]
-    loader = _LOADER.search(output)
-    return pairs, Path(loader["path"]) if loader else None

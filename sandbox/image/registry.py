@@ -1,14 +1,16 @@
-"""The `registry` base: an image pinned by digest, with the same packages and code as additional layers.
+"""The `registry` base: the files of an image pinned by digest, with the same packages and code as further layers.
 
-Nothing is executed by the build. What has to be asked of the base (its Python, its platform) or made by it (the
-bytecode, which is particular to its interpreter) is done by one container that is sealed like a run and whose
-standard output is all that leaves it.
+Only files are taken from it: exported, freed of what would give rights, and loaded under our own configuration, so
+that neither its environment nor its entry point, volumes or health check survive. What has to be asked of the base
+(its Python, its platform) or made by it (the bytecode, which is particular to its interpreter) is done by containers
+without network and rights whose standard output is all that leaves them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,20 +18,24 @@ from docker.utils.socket import frames_iter
 
 from ...schemas.errors import PrerequisiteError, UsageError
 from ...schemas.settings import Settings
+from .. import reaper
 from ..engine import Engine, calling
-from .archive import SETTLED, USER, follow, pack, tar_stream
+from .archive import CHUNK, USER, Layer, configuration, follow, layer_of, load, pack, pack_exported
 from .packages import CODE, install, write_code
 from .recipe import Recipe
 
-BUILD_SECONDS = 600
+PYTHON = Path("usr/bin/python3")
+"""Where a run's interpreter is inside, relative to the root."""
+
 BYTECODE_BYTES = 1 << 28
 """Room for the bytecode of everything inside; it is about 40 MB."""
 
 _DESCRIBE = """
-import json, platform, site, sys, sysconfig
+import json, os, platform, site, sys, sysconfig
 print(json.dumps({
-    "version": "%d.%d" % sys.version_info[:2], "site": site.getsitepackages()[-1], "libc": platform.libc_ver()[0],
-    "machine": platform.machine(), "stdlib": sysconfig.get_path("stdlib"),
+    "executable": os.path.realpath(sys._base_executable), "version": "%d.%d" % sys.version_info[:2],
+    "stdlib": sysconfig.get_path("stdlib"), "site": site.getsitepackages([sys.base_prefix])[-1],
+    "libc": platform.libc_ver()[0], "machine": platform.machine(),
 }))
 """
 
@@ -55,14 +61,15 @@ with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar:
 
 @dataclass(frozen=True)
 class Base:
-    """A pulled base image, as its own Python describes it."""
+    """A pulled base image, as its own Python describes it. `files` is the layer of everything that is in it."""
 
-    id: str
+    executable: str
     version: str
+    stdlib: str
     site: str
     libc: str
     machine: str
-    stdlib: str
+    files: Layer
 
 
 def identity(settings: Settings) -> str:
@@ -76,99 +83,106 @@ def identity(settings: Settings) -> str:
 
 
 def build(engine: Engine, recipe: Recipe, work: Path, say: Callable[[str], None]) -> None:
-    """Build the image of `recipe` on the engine, with `work` as an empty folder to work in.
+    """Build the image of `recipe` and load it into the engine, with `work` as an empty folder to work in.
 
-    Raises EngineError when the pull or the build fails, PrerequisiteError when the base holds no suitable Python or
+    Raises EngineError when the pull or the load fails, PrerequisiteError when the base holds no suitable Python or
     a package cannot be had.
     """
     reference = identity(recipe.settings)
     say(f"pulling {reference}")
-    base = _pulled(engine, reference)
+    with calling(f"pull {reference}"):
+        follow(engine.api.pull(reference, stream=True, decode=True))
+        image = engine.api.inspect_image(reference)
+    base = _described(engine, image["Id"], recipe, work)
     packages, code = work / "packages", work / "code"
     say(f"installing the locked packages for Python {base.version}")
     python = ["--python-version", base.version, "--python-platform", f"{base.machine}-manylinux_2_28"]
     install(recipe.profile, packages / base.site.lstrip("/"), python, recipe.settings.wheels)
     write_code(code, recipe.code)
-    layers = [pack(root, work / f"{root.name}.tar").path for root in (packages, code)]
-    uncompiled = f"{recipe.tag}-uncompiled"
-    _build(engine, base.id, layers, uncompiled, {})
-    try:
-        say("compiling")
-        layers.append(_bytecode(engine, uncompiled, base, work))
-        _build(engine, base.id, layers, recipe.tag, recipe.labels)
-    finally:
-        with calling("remove the uncompiled image"):
-            engine.api.remove_image(uncompiled)
+    _link_interpreter(code, base.executable)
+    added = [pack(root, work / f"{root.name}.tar") for root in (packages, code)]
+    say("compiling")
+    layers = [base.files, *added, _bytecode(engine, image["Id"], base, added, recipe, work)]
+    say("loading the image into the engine")
+    load(engine, layers, configuration(layers, recipe.labels, image["Architecture"]), recipe.tag)
 
 
-def _pulled(engine: Engine, reference: str) -> Base:
-    with calling(f"pull {reference}"):
-        follow(engine.api.pull(reference, stream=True, decode=True))
-        image = engine.api.inspect_image(reference)
-    described = json.loads(_output(engine, image["Id"], ["-c", _DESCRIBE]))
-    base = Base(id=image["Id"], **described)
+def _described(engine: Engine, image: str, recipe: Recipe, work: Path) -> Base:
+    """Return what the Python that the base itself would start says of the base, and the base's files."""
+    with _container(engine, image, ["python3", "-I", "-c", _DESCRIBE], recipe) as container:
+        described = json.loads(_output(engine, container, recipe))
+        exported = work / "exported.tar"
+        with calling("export the base image"), exported.open("wb") as file:
+            file.writelines(engine.api.export(container, chunk_size=CHUNK))
+    base = Base(**described, files=pack_exported(exported, work / "base.tar"))
     if base.libc != "glibc":
-        raise PrerequisiteError(f"{reference} has no glibc, which the packages need; use an image such as slim")
+        raise PrerequisiteError(
+            f"{recipe.settings.registry_image} has no glibc, which the packages need; use an image such as slim"
+        )
     return base
 
 
-def _build(engine: Engine, base: str, layers: list[Path], tag: str, labels: dict[str, str]) -> None:
-    """Put `layers` on top of the image `base`. The engine unpacks them; nothing in them or below them is run."""
-    lines = [f"FROM {base}", *(f"ADD {path.name} /" for path in layers)]
-    lines += [f"LABEL {key}={value}" for key, value in labels.items()]
-    lines += [f"USER {USER}", f"WORKDIR {SETTLED['WorkingDir']}", "ENTRYPOINT []", "CMD []"]
-    members: list[tuple[str, bytes | Path]] = [(path.name, path) for path in layers]
-    context = tar_stream([("Dockerfile", "\n".join(lines).encode()), *members])
-    with calling(f"build {tag}"):
-        progress = engine.api.build(
-            fileobj=context,  # type: ignore[arg-type]
-            custom_context=True,
-            tag=tag,
-            rm=True,
-            forcerm=True,
-            network_mode="none",
-            timeout=BUILD_SECONDS,
-            decode=True,
-        )
-        follow(progress)
+def _link_interpreter(root: Path, executable: str) -> None:
+    """Make the one path that runs start lead to the interpreter of the base, wherever that is."""
+    if executable != f"/{PYTHON}":
+        (root / PYTHON).parent.mkdir(parents=True, exist_ok=True)
+        (root / PYTHON).symlink_to(executable)
 
 
-def _bytecode(engine: Engine, image: str, base: Base, work: Path) -> Path:
-    """Return a layer of the bytecode that the base's own interpreter makes of everything inside `image`."""
+def _bytecode(engine: Engine, image: str, base: Base, added: list[Layer], recipe: Recipe, work: Path) -> Layer:
+    """Return a layer of the bytecode that the base's own interpreter makes of its library and of what is `added`."""
     folders = [base.stdlib, f"/{CODE}"]
     if not base.site.startswith(base.stdlib):
         folders.append(base.site)
-    layer = work / "bytecode.tar"
-    layer.write_bytes(_output(engine, image, ["-X", "pycache_prefix=/tmp/bytecode", "-c", _COMPILE, *folders]))
-    return layer
+    command = [base.executable, "-I", "-X", "pycache_prefix=/tmp/bytecode", "-c", _COMPILE, *folders]
+    bytecode = work / "bytecode.tar"
+    with _container(engine, image, command, recipe) as container:
+        for layer in added:
+            with calling("copy packages into a container"), layer.path.open("rb") as file:
+                engine.api.put_archive(container, "/", file)
+        bytecode.write_bytes(_output(engine, container, recipe))
+    return layer_of(bytecode)
 
 
-def _output(engine: Engine, image: str, arguments: list[str]) -> bytes:
-    """Return what the Python of a trusted `image` prints, run without network, rights or a writable root."""
+@contextmanager
+def _container(engine: Engine, image: str, command: list[str], recipe: Recipe) -> Iterator[str]:
+    """Create a container of a trusted `image` without network or rights, and remove it in the end.
+
+    Its root can be written to, for the engine puts no files into one that cannot; its user has no rights there.
+    """
     api = engine.api
-    with calling("start the base image"):
+    with calling("create a container of the base image"):
         container = api.create_container(
             image,
-            entrypoint=["python3", "-I"],
-            command=arguments,
+            entrypoint=command[:1],
+            command=command[1:],
             user=USER,
+            labels=reaper.labels(recipe.settings, "build", recipe.tag),
             host_config=api.create_host_config(
                 network_mode="none",
-                read_only=True,
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
                 tmpfs={"/tmp": f"size={BYTECODE_BYTES}"},
                 pids_limit=64,
             ),
             network_disabled=True,
+            healthcheck={"test": ["NONE"]},
         )["Id"]
-        try:
-            output = _attached_output(engine, container)
-            code = api.wait(container)["StatusCode"]
-        finally:
-            api.remove_container(container, force=True)
+    try:
+        yield container
+    finally:
+        reaper.remove(engine, container)
+
+
+def _output(engine: Engine, container: str, recipe: Recipe) -> bytes:
+    """Start `container` and return its standard output once it has ended well."""
+    with calling("run the Python of the base image"):
+        output = _attached_output(engine, container)
+        code = engine.api.wait(container)["StatusCode"]
     if code:
-        raise PrerequisiteError(f"the Python of {image} exited with {code}; set `registry_image` to a Python image")
+        raise PrerequisiteError(
+            f"the Python of {recipe.settings.registry_image} exited with {code}; set `registry_image` to a Python image"
+        )
     return output
 
 

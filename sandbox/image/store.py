@@ -29,7 +29,7 @@ from .packages import code_files
 from .profiles import PROFILES, Profile
 from .recipe import Recipe, tag
 
-FORMAT = 1
+FORMAT = 2
 """The version of how images are put together. Raise it when the same inputs start to give another image."""
 
 Say = Callable[[str], None]

@@ -9,25 +9,13 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import Protocol
+
+from channel import Channel
 
 DEPTH = 16
 SECONDS = 10.0
 REFUSALS = 100
 CHUNK = 65536
-
-
-class Channel(Protocol):
-    """The part of the warden's channel that is needed here."""
-
-    def send(self, kind: bytes, payload: bytes = b"") -> None:
-        """Queue one frame."""
-
-    def send_json(self, kind: bytes, value: object) -> None:
-        """Queue one frame of JSON."""
-
-    def flush(self, below: int = 0) -> None:
-        """Wait until at most `below` bytes are queued."""
 
 
 class _Collection:
@@ -43,7 +31,11 @@ class _Collection:
             if self.refusals_left == 0:
                 return
             path = prefix + name
-            mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+            try:
+                mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+            except OSError as error:
+                self.refuse(path, f"cannot be looked at: {error.strerror}")
+                continue
             if time.monotonic() > self.deadline:
                 self.refuse(path, f"collecting took longer than {SECONDS:g} s")
             elif stat.S_ISDIR(mode):
@@ -62,6 +54,8 @@ class _Collection:
             return self.refuse(path, f"cannot be opened: {error.strerror}")
         try:
             return self.folder(fd, path + "/", depth + 1)
+        except OSError as error:
+            return self.refuse(path, f"cannot be listed: {error.strerror}")
         finally:
             os.close(fd)
 

@@ -69,9 +69,7 @@ def strategies(namespace: dict[str, Any]) -> dict[str, Any]:
 def trades_of(table: Any) -> list[dict[str, Any]]:
     """Return the library's table of trades, one mapping each, without the indicators it adds."""
     names = [name for name in TRADE_COLUMNS if name in table]
-    return [
-        dict(zip(names, map(plain, row), strict=True)) for row in table[names].itertuples(index=False, name=None)
-    ]
+    return [dict(zip(names, map(plain, row), strict=True)) for row in table[names].itertuples(index=False, name=None)]
 
 
 def plain(value: Any) -> float | str | None:

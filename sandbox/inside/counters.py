@@ -11,7 +11,7 @@ import resource
 from dataclasses import dataclass
 from typing import Any
 
-from seal import WRITABLE
+from child import WRITABLE
 
 ROOT = "/sys/fs/cgroup"
 

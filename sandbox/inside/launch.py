@@ -1,7 +1,8 @@
 """The child's last act: become the candidate. What is left of this interpreter belongs to the candidate.
 
-The candidate runs as `__main__` in a fresh namespace, in the output folder, with our modules out of its way: a
-candidate's own files come last on the path, so they shadow neither the standard library nor what the image ships.
+A plain file runs as `__main__`; a strategy is imported as a module, so that the demonstration that many files end with
+does not run. Its namespace is fresh, its folder the output folder, and our modules are out of its way: a candidate's
+own files come last on the path, so they shadow neither the standard library nor what the image ships.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ def become(path: str, code: bytes, bars: bytes, header: dict[str, Any]) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     # Asked to end, a run first prints where it was.
     faulthandler.register(signal.SIGTERM, file=sys.__stderr__.fileno(), chain=True)  # type: ignore[union-attr]
-    main = ModuleType("__main__")
-    main.__dict__.update(__file__=path, __builtins__=__builtins__)
-    sys.modules["__main__"] = main
+    module = ModuleType("__main__" if harness is None else "strategy")
+    module.__dict__.update(__file__=path, __builtins__=__builtins__)
+    sys.modules[module.__name__] = module
     sys.excepthook = _without_our_frames
-    exec(compile(code, path, "exec", dont_inherit=True), main.__dict__)
+    exec(compile(code, path, "exec", dont_inherit=True), module.__dict__)
     if harness is not None:
-        _answer(harness.run(main.__dict__, bars, header["options"]))
+        _answer(harness.run(module.__dict__, bars, header["options"]))
 
 
 def _harness(contract: str) -> Any:
@@ -54,7 +55,7 @@ def _harness(contract: str) -> Any:
 
 
 def _leave_no_trace() -> None:
-    """Take our modules off the path and out of the table, so that a candidate's `import seal` is its own affair."""
+    """Take our modules off the path and out of the table, so that a candidate's `import child` is its own affair."""
     sys.path.remove(INSIDE)
     for name, module in list(sys.modules.items()):
         if (getattr(module, "__file__", None) or "").startswith(INSIDE) and name != "__main__":

@@ -3,10 +3,13 @@
 Theory of operation
 -------------------
 The container's standard input carries one job in; its standard output is the only channel out. The warden alone
-holds both. It forks one child per life; the child closes every inherited descriptor, seals itself (`seal.py`) and
+holds both. It forks one child per life; the child closes every inherited descriptor, seals itself (`child.py`) and
 becomes the candidate. The candidate's output reaches the warden through pipes and is framed there, so nothing that
 a candidate prints can look like a record of ours. The warden is not dumpable, so its memory and descriptors are
-closed to the candidate, which runs under the same uid.
+closed to the candidate, which runs under the same uid. Where a kernel is less strict (gVisor lets the candidate open
+the warden's descriptors) the channel still proves itself: after the fork, so in memory that the candidate never had,
+the warden receives a key, and the completion record carries a MAC over every frame since. A frame that somebody else
+put in makes it wrong.
 
 The warden reports facts (exit, signal, kernel counters, what it killed the run for); it judges nothing. The last
 frame is the completion record: without one the run is incomplete, whatever else was seen.
@@ -14,12 +17,12 @@ frame is the completion record: without one the run is incomplete, whatever else
 Frames out: one byte of kind, four bytes of length (big-endian), payload.
 
     H  hello: JSON, what the container looks like from inside     before the job is read
-    S  the candidate's first instruction may run from now on
+    S  the child is sealed and waits; the answer to it is the key, 32 bytes, and then the candidate may begin
     O  o  E  e   output: head of stdout, its tail, head of stderr, its tail
     R  result of a harness, to be joined
     A  artifact: JSON name and size, then B frames with its bytes; X an entry not taken: JSON name and reason
     F  the child could not be sealed, so nothing ran: JSON text
-    Z  completion record: JSON
+    Z  completion record: 32 bytes of MAC over all frames after S and over what follows, then JSON
 
 Job in: four bytes of length, a JSON header, then the code and the bars it announces.
 """
@@ -38,8 +41,9 @@ INSIDE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, INSIDE)
 
 import artifacts  # noqa: E402
+import child  # noqa: E402
 import counters  # noqa: E402
-import seal  # noqa: E402
+from channel import Capture, Channel, Result  # noqa: E402
 
 TICK = 0.05
 """Seconds between looks at the kernel's counters."""
@@ -49,98 +53,17 @@ LIMIT_GRACE = 1.0
 """Seconds a run may go on after it met a limit that decides its status: enough to print its traceback."""
 FLOOD = 16
 """A run that writes this many times its output limit is ended."""
+DRIP, BREATHER = 4096, 0.002
+"""After a read of fewer bytes than DRIP, seconds to let more gather."""
 QUEUE = 256 * 1024
 """Bytes waiting for the channel above which no more output is read from the candidate."""
 _ENDED_BY_RLIMIT = (-signal.SIGXCPU, -signal.SIGKILL)
-RESULT_LIMIT = 64 * 1024 * 1024
-
-
-class Channel:
-    """The way out. Never blocks the watch: what the reader does not take yet waits in `waiting`."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.waiting = bytearray()
-        os.set_blocking(fd, False)
-
-    def send(self, kind: bytes, payload: bytes = b"") -> None:
-        """Queue one frame and write what fits."""
-        self.waiting += kind + len(payload).to_bytes(4, "big") + payload
-        self.push()
-
-    def send_json(self, kind: bytes, value: object) -> None:
-        """Queue one frame of JSON."""
-        self.send(kind, json.dumps(value).encode())
-
-    def push(self) -> None:
-        """Write what the reader takes now."""
-        try:
-            while self.waiting:
-                del self.waiting[: os.write(self.fd, self.waiting[:65536])]
-        except BlockingIOError:
-            pass
-
-    def flush(self, below: int = 0) -> None:
-        """Wait until at most `below` bytes are left. Only used when no candidate process is alive."""
-        while len(self.waiting) > below:
-            select.select([], [self.fd], [])
-            self.push()
-
-
-class Capture:
-    """One output stream: the first half of what may be kept goes out live, of the rest the last half is kept."""
-
-    def __init__(self, channel: Channel, kinds: bytes, limit: int) -> None:
-        self.channel = channel
-        self.head_kind, self.tail_kind = kinds[:1], kinds[1:]
-        self.head_left = limit - limit // 2
-        self.tail_limit = limit // 2
-        self.tail = bytearray()
-        self.total = 0
-        self.dropped = 0
-
-    def take(self, chunk: bytes) -> None:
-        """Take what the candidate wrote."""
-        self.total += len(chunk)
-        head, rest = chunk[: self.head_left], chunk[self.head_left :]
-        if head:
-            self.head_left -= len(head)
-            self.channel.send(self.head_kind, head)
-        self.tail += rest
-        if len(self.tail) > 2 * self.tail_limit + 65536:
-            self._trim()
-
-    def finish(self) -> dict[str, int]:
-        """Send the tail; return how much was written and how much of it is missing."""
-        self._trim()
-        for start in range(0, len(self.tail), 65536):
-            self.channel.send(self.tail_kind, bytes(self.tail[start : start + 65536]))
-        return {"total": self.total, "dropped": self.dropped}
-
-    def _trim(self) -> None:
-        excess = max(0, len(self.tail) - self.tail_limit)
-        del self.tail[:excess]
-        self.dropped += excess
-
-
-class Result:
-    """The harness's result pipe, forwarded up to a limit; beyond it the result is void."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.total = 0
-
-    def take(self, chunk: bytes) -> None:
-        """Forward a piece of the result."""
-        self.total += len(chunk)
-        if self.total <= RESULT_LIMIT:
-            self.channel.send(b"R", chunk)
 
 
 class Watch:
     """One run, from the fork to the last dead process."""
 
-    def __init__(self, channel: Channel, limits: dict[str, float], streams: seal.Streams, wakeup: int) -> None:
+    def __init__(self, channel: Channel, limits: dict[str, float], streams: child.Streams, wakeup: int) -> None:
         self.channel = channel
         self.limits = limits
         self.streams = streams
@@ -149,7 +72,7 @@ class Watch:
         output = int(limits["output"])
         self.stdout = Capture(channel, b"Oo", output)
         self.stderr = Capture(channel, b"Ee", output)
-        self.result = Result(channel)
+        self.result = Result(channel, int(limits["result"]))
         self.takers: dict[int, Callable[[bytes], None]] = {
             streams.stdout: self.stdout.take,
             streams.stderr: self.stderr.take,
@@ -160,6 +83,7 @@ class Watch:
         self.latest = self.baseline
         self.disk = counters.Disk()
         self.network_attempts = 0
+        self.is_dripping = False
         self.exit: int | None = None
         self.cause: str | None = None
         self.kill_at: float | None = None
@@ -179,8 +103,8 @@ class Watch:
         self.ended = time.monotonic()
         bury_everything()
         self._drain()
-        self.latest = counters.read()
-        self.disk.look()
+        # It may have ended between two looks: what it was by then decides.
+        self._look(self.ended)
 
     def record(self) -> dict[str, object]:
         """Return the completion record: facts only."""
@@ -210,6 +134,10 @@ class Watch:
         }
 
     def _wait(self, seconds: float) -> None:
+        if self.is_dripping:
+            # Left to itself the kernel would wake us for each of a million one-byte writes.
+            time.sleep(BREATHER)
+            self.is_dripping = False
         poll = select.poll()
         poll.register(self.wakeup, select.POLLIN)
         poll.register(0, select.POLLIN)
@@ -227,12 +155,15 @@ class Watch:
         if fd == self.channel.fd:
             self.channel.push()
         elif fd == self.wakeup:
-            os.read(fd, 4096)
+            try:
+                os.read(fd, 4096)
+            except BlockingIOError:
+                pass
         elif fd in self.takers:
             self._read(fd)
         elif fd == self.listener:
             if event & select.POLLIN:
-                self.network_attempts += seal.refuse_next(fd)
+                self.network_attempts += child.refuse_next(fd)
             else:
                 self.listener = None
         elif not os.read(0, 4096):
@@ -241,8 +172,12 @@ class Watch:
             os._exit(0)
 
     def _read(self, fd: int) -> None:
-        chunk = os.read(fd, 65536)
+        try:
+            chunk = os.read(fd, 65536)
+        except BlockingIOError:
+            return
         if chunk:
+            self.is_dripping = len(chunk) < DRIP
             self.takers[fd](chunk)
         else:
             del self.takers[fd]
@@ -266,14 +201,15 @@ class Watch:
 
     def _floods(self) -> bool:
         written = self.stdout.total + self.stderr.total
-        return written > FLOOD * self.limits["output"] or self.result.total > RESULT_LIMIT
+        return written > FLOOD * self.limits["output"] or self.result.total > self.result.limit
 
     def _end(self, cause: str, when: float) -> None:
         self.cause, self.kill_at = cause, when
 
     def _ask_to_end(self, cause: str, now: float) -> None:
         self._end(cause, now + TERM_GRACE)
-        os.kill(self.streams.pid, signal.SIGTERM)
+        if self.exit is None:
+            os.kill(self.streams.pid, signal.SIGTERM)
 
     def _reap(self) -> None:
         while True:
@@ -289,9 +225,14 @@ class Watch:
     def _drain(self) -> None:
         """Take what is left in the pipes. Every writer is dead, so each ends."""
         for fd in list(self.takers):
-            while fd in self.takers:
+            while fd in self.takers and self._is_readable(fd):
                 self._read(fd)
                 self.channel.flush(below=QUEUE)
+
+    @staticmethod
+    def _is_readable(fd: int) -> bool:
+        """Wait for the end of a pipe; the kernel may take a moment to close what the dead held."""
+        return bool(select.select([fd], [], [], 1.0)[0])
 
 
 def kill_everything() -> None:
@@ -334,18 +275,18 @@ def read_exactly(size: int) -> bytes:
 
 def main() -> None:
     """Live one life: greet, take a job, fork, watch, report."""
-    seal.close_to_others()
+    child.close_to_others()
     wakeup = watch_children()
     channel = Channel(1)
-    channel.send_json(b"H", seal.describe())
+    channel.send_json(b"H", child.describe())
     channel.flush()
     header = json.loads(read_exactly(int.from_bytes(read_exactly(4), "big")))
     code = read_exactly(header["code_size"])
     bars = read_exactly(header["bars_size"])
-    path = seal.place(header["name"], code)
+    path = child.place(header["name"], code)
     try:
-        streams = seal.fork(header["limits"])
-    except seal.Unsealed as error:
+        streams = child.fork(header["limits"], has_result=header["limits"]["result"] > 0)
+    except child.Unsealed as error:
         channel.send_json(b"F", str(error))
         channel.flush()
         return
@@ -356,13 +297,14 @@ def main() -> None:
         launch.become(path, code, bars, header)
         return
     channel.send(b"S")
+    channel.flush()
+    channel.prove_with(read_exactly(32))
     watch = Watch(channel, header["limits"], streams, wakeup)
     streams.go()
     watch.until_dead()
     record = watch.record()
     artifacts.send(channel, "/out", header["limits"]["artifacts"], header["limits"]["artifact_count"])
-    channel.send_json(b"Z", record)
-    channel.flush()
+    channel.finish(record)
 
 
 def watch_children() -> int:

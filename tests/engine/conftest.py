@@ -55,6 +55,5 @@ def execute(image, settings):
 def _nothing_left(engine, settings):
     """After every test: no container that this process owns is left, running or dead."""
     yield
-    mine = reaper.labels(settings, "", "")[reaper.OWNER_LABEL]
-    filters = {"label": [f"{reaper.OWNER_LABEL}={mine}"]}
+    filters = {"label": [f"{reaper.OWNER_LABEL}={reaper.owner_label()}"]}
     assert engine.api.containers(all=True, filters=filters) == []

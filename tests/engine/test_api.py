@@ -38,8 +38,31 @@ def test_a_cancelled_run_is_gone_when_the_cancelling_returns(image, settings, en
             await task
 
     asyncio.run(cancel())
-    mine = reaper.labels(settings, "", "")[reaper.OWNER_LABEL]
-    assert engine.api.containers(all=True, filters={"label": f"{reaper.OWNER_LABEL}={mine}"}) == []
+    assert engine.api.containers(all=True, filters={"label": f"{reaper.OWNER_LABEL}={reaper.owner_label()}"}) == []
+
+
+def test_a_run_cancelled_twice_is_gone_too(image, settings, engine):
+    async def cancel():
+        task = asyncio.create_task(arun(code="while True: pass", limits=Limits(timeout=60), settings=settings))
+        await asyncio.sleep(1.5)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancel())
+    assert engine.api.containers(all=True, filters={"label": f"{reaper.OWNER_LABEL}={reaper.owner_label()}"}) == []
+
+
+def test_what_is_misspelt_or_of_the_wrong_type_is_an_error(image, settings):
+    with pytest.raises(TypeError, match="timeout"):
+        run(code="pass", timeout=5, settings=settings)
+    for wrong in ({"limits": {"timeout": 5}}, {"params": {"a": object()}}):
+        with pytest.raises(UsageError):
+            run(code="pass", settings=settings, **wrong)
+    with pytest.raises(UsageError):
+        run(123, settings=settings)
 
 
 def test_ceilings_hold_for_the_api_too(image, settings):

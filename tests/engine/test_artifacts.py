@@ -63,6 +63,23 @@ def test_f06_hostile_names_are_rebuilt_and_collisions_reported(execute):
     assert sum(bool(artifact.note) for artifact in run.artifacts) == 2
 
 
+def test_f06_a_file_and_a_folder_that_meet_are_both_taken(execute):
+    full = execute.full(
+        textwrap.dedent("""
+        import os
+        open("/out/e\u0301", "w").write("1")
+        os.mkdir("/out/\u00e9"); open("/out/\u00e9/x", "w").write("2")
+        open("/out/a ", "w").write("3")
+        os.mkdir("/out/a  "); open("/out/a  /x", "w").write("4")
+        os.mkdir("/out/closed"); open("/out/closed/x", "w").write("5"); os.chmod("/out/closed", 0o400)
+        """)
+    )
+    contents = {(full.folder / "artifacts" / artifact.path).read_text() for artifact in full.run.artifacts}
+    assert full.run.status is Status.OK
+    assert contents == {"1", "2", "3", "4"}
+    assert [refused.name for refused in full.run.refused] == ["closed/x"]
+
+
 def test_f09_the_input_cannot_be_changed_and_traps_beside_it_do_nothing(execute):
     run = execute(
         textwrap.dedent("""

@@ -1,5 +1,7 @@
 """The real back ends against the conformance suite."""
 
+import os
+
 import pytest
 
 from sandgate import Isolation, PrerequisiteError
@@ -12,7 +14,7 @@ from ..conformance import PROGRAMS, answer_of, check
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_conformance(settings, image, engine, tmp_path, name, isolation):
     backend = DockerBackend(settings, print)
-    if isolation is Isolation.GVISOR and "runsc" not in engine.info()["Runtimes"]:
+    if isolation is Isolation.GVISOR and not os.environ.get("CI") and "runsc" not in engine.info()["Runtimes"]:
         with pytest.raises(PrerequisiteError, match="runsc"):
             answer_of(backend, PROGRAMS[name], isolation, tmp_path)
         return

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tarfile
@@ -31,6 +32,7 @@ def own(tmp_path, monkeypatch):
     """Settings with a state folder of this test's own, whose engine is the only one that is looked for."""
     settings = Settings(state=tmp_path / "state-of-alice")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{own_socket(settings)}")
+    monkeypatch.delenv("SUDO_UID", raising=False)
     yield settings
     daemon.down(settings)
 
@@ -137,11 +139,53 @@ def test_no_container_is_shown_where_we_live(own, quiet):
     volume = api.create_volume("bars")["Name"]
     for runtime in runtimes:
         seen = ""
-        for file in ("mountinfo", "cgroup", "environ"):
+        for file in ("mountinfo", "cgroup", "environ", "status"):
             options = {"runtime": runtime, "binds": [f"{volume}:/data:ro"]}
             seen += output(api, create(api, "/bin/cat", f"/proc/self/{file}", **options))
         assert "/data" in seen, "the volume itself was mounted"
+        assert "Seccomp:\t2" in seen, f"{runtime} applies the seccomp profile"
         assert [word for word in own_socket(own).parts[1:-2] if len(word) > 3 and word in seen] == []
+
+
+def test_only_root_may_open_the_socket(own, quiet):
+    daemon.up(own, quiet)
+    socket = own_socket(own)
+    assert [(mode(path), path.stat().st_uid) for path in (socket.parent, socket)] == [(0o700, 0), (0o600, 0)]
+    assert (socket.parent / "dockerd.log").stat().st_uid == 0, "runsc gives away the files that it writes to"
+
+
+def test_user_behind_sudo_may_open_the_socket(own, quiet, monkeypatch):
+    daemon.up(own, quiet)
+    monkeypatch.setenv("SUDO_UID", "65534")
+    daemon.up(own, quiet)
+    assert owners(own) == [0, 65534, 65534], "one that runs already is handed over, and the folder above it is not"
+    daemon.down(own)
+    shutil.rmtree(own.state)
+    daemon.up(own, quiet)
+    assert owners(own) == [65534, 65534, 65534]
+    assert mode(own_socket(own)) == 0o600
+    assert mode(own_socket(own).parent) == 0o700
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def owners(settings: Settings) -> list[int]:
+    socket = own_socket(settings)
+    return [path.stat().st_uid for path in (settings.state, socket.parent, socket)]
+
+
+def test_log_does_not_grow_without_end(own, quiet):
+    daemon.up(own, quiet)
+    log = own_socket(own).parent / "dockerd.log"
+    with log.open("a") as stuffed:
+        stuffed.write("x" * (daemon.LOG_BYTES + 1))
+    daemon.up(own, quiet)
+    assert log.stat().st_size == 0
+    api = client(own)
+    output(api, create(api, "/bin/cat", "/proc/self/status"))
+    assert 0 < log.stat().st_size < daemon.LOG_BYTES, "the engine writes on from the new end"
 
 
 def test_containers_reach_no_network(own, quiet):

@@ -3,9 +3,12 @@
 import json
 import os
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import sandgate
 from sandgate import EngineError, SealError, Status
 from sandgate.sandbox import reaper, runner, seal
 from sandgate.sandbox.job import Job
@@ -96,7 +99,8 @@ ATTEMPTS = {
     """,
     "E16 traces of the host": """
         for path in ("/proc/self/mountinfo", "/proc/mounts", "/proc/self/cgroup", "/proc/1/environ",
-                     "/proc/1/mem", "/proc/1/maps",
+                     "/proc/1/mem", "/proc/1/maps", f"/proc/self/task/{os.getpid()}/mountinfo",
+                     f"/proc/{os.getpid()}/mounts", f"/proc/self/task/{os.getpid()}/cgroup",
                      "/proc/1/fd", "/proc/1/root/etc/passwd", "/proc/1/cwd", "/proc/1/mountinfo", "/proc/keys",
                      "/proc/kallsyms", "/proc/config.gz"):
             attempt(path, lambda: open(path).read() if not path.endswith("fd") else os.listdir(path))
@@ -110,7 +114,9 @@ ATTEMPTS = {
             attempt(f"warden's descriptor {number}", lambda: open(f"/proc/1/fd/{number}", "wb"))
         for number in (1, 2, 9, 15, 17, 19):
             attempt(f"signal {number} to the warden", lambda: os.kill(1, number))
-        reached = [entry for entry in reached if entry[0] != "descriptor 3"]
+        attempt("the warden's priority", lambda: os.setpriority(os.PRIO_PROCESS, 1, 19))
+        attempt("everybody's priority", lambda: os.setpriority(os.PRIO_USER, os.getuid(), 19))
+        attempt("the warden's processors", lambda: os.sched_setaffinity(1, {0}))
     """,
 }
 
@@ -121,6 +127,71 @@ def test_nothing_of_the_host_or_the_warden_can_be_reached(execute, name):
 
     assert run.status is Status.OK, run.stderr.text
     assert json.loads(run.stdout.text) == []
+
+
+FORGERY = """
+import json, os
+def frame(kind, payload): return kind + len(payload).to_bytes(4, "big") + payload
+record = json.dumps({"exit_code": 0, "signal": None, "cause": None, "wall_seconds": 0.0, "cpu_seconds": 0.0,
+                     "memory_peak": 1, "oom_events": 0, "pids_events": 0, "disk_peak": 0, "disk_full": False,
+                     "network_attempts": 0, "stdout": {"total": 0, "dropped": 0},
+                     "stderr": {"total": 0, "dropped": 0}, "result_bytes": 0}).encode()
+try:
+    channel = os.open("/proc/1/fd/1", os.O_WRONLY)
+    os.write(channel, frame(b"O", b"all tests pass") + frame(b"Z", bytes(32) + record) + frame(b"Z", record))
+except OSError: pass
+while True: pass
+"""
+
+
+@pytest.mark.parametrize("isolation", Isolation)
+def test_a_candidate_cannot_write_its_own_verdict(image, settings, isolation):
+    """gVisor lets it open the warden's channel; what it writes there does not prove itself."""
+    run = sandgate.run(code=FORGERY, limits=Limits(timeout=3), isolation=isolation, settings=settings)
+
+    assert not run.passed
+    assert run.status is (Status.TIMEOUT if isolation is Isolation.DEFAULT else Status.INCOMPLETE)
+    assert run.exit_code is None
+
+
+def test_a_candidate_that_takes_its_output_back_does_not_hold_up_the_warden(execute):
+    run = execute(
+        textwrap.dedent("""
+        import os, threading
+        back = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+        def steal():
+            while True:
+                try: os.write(1, b"x"); os.read(back, 1)
+                except BlockingIOError: pass
+        for _ in range(3): threading.Thread(target=steal).start()
+        """),
+        cpu_time=2,
+        timeout=20,
+        cpus=2,
+    )
+    assert run.status is Status.CPU_LIMIT
+    assert run.usage.cpu_seconds < 4
+
+
+def test_a_run_cannot_use_up_what_the_kernel_counts_per_user(image, settings):
+    hoard = textwrap.dedent("""
+        import array, os, socket, time
+        pairs = []
+        null = os.open("/dev/null", os.O_RDONLY)
+        try:
+            for _ in range(40):
+                left, right = socket.socketpair()
+                pairs.append((left, right))
+                for _ in range(60):
+                    left.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * 30))])
+        except OSError as error: print(error, flush=True)
+        time.sleep(4)
+    """)
+    with ThreadPoolExecutor(1) as pool:
+        hoarding = pool.submit(sandgate.run, code=hoard, limits=Limits(timeout=20), settings=settings)
+        time.sleep(2)
+        assert sandgate.run(code="print(1)", settings=settings).status is Status.OK
+        assert hoarding.result().status is Status.OK
 
 
 def test_e12_f10_the_next_run_finds_nothing_of_the_one_before(execute):
@@ -171,7 +242,7 @@ def test_e15_nothing_of_the_host_environment_is_inside(execute, engine, monkeypa
     assert "s3cr3t" not in run.stdout.text
     for name in ("DOCKER_HOST", "SSH_AUTH_SOCK", "PROXY", "proxy", os.environ.get("PWD", "no such folder")):
         assert name not in run.stdout.text
-    asked = seal.arguments("sha256:0", Limits(), None, {})
+    asked = seal.arguments("sha256:0", Limits(), None, {}, 10_001)
     assert "s3cr3t" not in json.dumps(asked)
 
 
@@ -202,7 +273,7 @@ def test_e15_nothing_of_the_host_environment_is_inside(execute, engine, monkeypa
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else None,
 )
 def test_e03_a_container_that_came_out_otherwise_is_not_started(engine, settings, image, path, value):
-    asked = seal.arguments(image.id, Limits(), None, reaper.labels(settings, "readback", "x.py"))
+    asked = seal.arguments(image.id, Limits(), None, reaper.labels(settings, "readback", "x.py"), 10_001)
     container = engine.api.create_container_from_config(asked)["Id"]
     try:
         inspected = engine.api.inspect_container(container)

@@ -1,22 +1,15 @@
 """The runtime images, built for real on the engine that answers here and looked at from inside a container."""
 
-import hashlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from sandgate.sandbox.engine import connect
 from sandgate.sandbox.image import closure, store
-from sandgate.sandbox.image.archive import configuration, pack
 from sandgate.sandbox.image.packages import code_files
 from sandgate.sandbox.image.profiles import BACKTESTING, BACKTRADER, CORE, PROFILES
-from sandgate.schemas.errors import EngineError, PrerequisiteError, SealError
+from sandgate.schemas.errors import PrerequisiteError, SealError
 from sandgate.schemas.settings import Settings
 
 IMPORTS = """
@@ -55,9 +48,6 @@ for folder, folders, names in os.walk("/"):
         found[path] = [stat.filemode(status.st_mode), status.st_uid, status.st_gid]
 print(json.dumps(found))
 """
-
-DISTRIBUTED = ("libdl.so.2", "libgcc_s.so.1", "libpthread.so.0", "librt.so.1", "libstdc++.so.6")
-"""Libraries of wheels that every glibc distribution has, so a Python image has them too."""
 
 
 def quiet(line):
@@ -138,9 +128,7 @@ def test_there_is_a_python_and_nothing_else_to_start(engine, core):
         f"/usr/bin/python{version}",
     }
     assert not {"/bin", "/sbin", "/usr/sbin", "/usr/local"} & set(found)
-    assert not [
-        path for path in found if path.rsplit("/", 1)[-1] in {"sh", "bash", "pip", "apt", "dpkg", "ensurepip"}
-    ]
+    assert not [path for path in found if path.rsplit("/", 1)[-1] in {"sh", "bash", "pip", "apt", "dpkg", "ensurepip"}]
 
 
 def test_no_file_is_setuid_or_writable_by_others_or_owned_by_a_user(engine, core):
@@ -163,14 +151,13 @@ print(len(glob.glob("/usr/lib/sandgate/__pycache__/*.pyc")))
     assert inside(engine, core.id, code) == f"{names}\n{len(names)}\n"
 
 
-def test_no_text_inside_names_a_folder_of_this_machine(engine, core, settings):
-    interpreter = closure.host_interpreter()
-    prefix = str(interpreter.stdlib.parents[1])
-    strange = [str(settings.state)] if prefix == "/usr" else [str(settings.state), prefix]
+def test_no_file_inside_names_a_folder_of_this_machine(engine, core, settings):
+    folder = closure.host_interpreter().prefix.parent  # `/usr`, `/opt` and the like are inside, and say nothing
+    strange = [str(settings.state), *([str(folder)] if len(folder.parts) > 2 else [])]
     code = f"""
 import pathlib
 for path in pathlib.Path("/usr").rglob("*"):
-    if path.is_file() and not path.read_bytes().startswith(b"\\x7fELF"):
+    if path.is_file():
         for folder in {strange!r}:
             if folder.encode() in path.read_bytes():
                 print(path, folder)
@@ -233,115 +220,7 @@ def test_packages_come_from_a_folder_when_one_is_set(engine, tmp_path):
     with pytest.raises(PrerequisiteError, match=f"from the folder {tmp_path}/wheels") as raised:
         store.ensure(engine, CORE, settings, quiet)
     assert "\n" not in str(raised.value)
-    assert [path.name for path in (tmp_path / "state/images").iterdir()] == ["lock"]
-
-
-class Registry(BaseHTTPRequestHandler):
-    """The four requests of a pull by digest: is there a registry, the manifest, and the blobs."""
-
-    blobs: dict[str, tuple[str, Path | bytes]]
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        kind, content = self.blobs.get(self.path.rsplit("/", 1)[-1], ("application/json", b"{}"))
-        body = content.read_bytes() if isinstance(content, Path) else content
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    do_HEAD = do_GET
-
-    def log_message(self, *arguments):
-        pass
-
-
-@contextmanager
-def serving(blobs) -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Served", (Registry,), {"blobs": blobs}))
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def published(layer):
-    """Return the blobs of a plain Python image of one `layer`, and the digest of its manifest."""
-    config = configuration([layer], {})
-    kinds = "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.container.image.v1+json"
-    config_digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
-    manifest = json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": kinds[0],
-            "config": {"mediaType": kinds[1], "size": len(config), "digest": config_digest},
-            "layers": [
-                {
-                    "mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip",
-                    "size": layer.path.stat().st_size,
-                    "digest": layer.diff_id,
-                }
-            ],
-        }
-    ).encode()
-    digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-    blobs = {digest: (kinds[0], manifest), config_digest: (kinds[1], config), layer.diff_id: ("x/tar", layer.path)}
-    return blobs, digest
-
-
-@pytest.fixture(scope="module")
-def python_image(tmp_path_factory):
-    """The blobs and the digest of an image of this machine's Python that nothing was compiled or installed in."""
-    work = tmp_path_factory.mktemp("python")
-    interpreter = closure.host_interpreter()
-    (work / "packages").mkdir()
-    closure.write_base(work / "base", interpreter, work / "packages")
-    (work / "base/tmp").mkdir()
-    for library in DISTRIBUTED:
-        _take_library(interpreter, library, work / "base")
-    return published(pack(work / "base", work / "base.tar"))
-
-
-def _take_library(interpreter, name, root):
-    pairs, _ = closure.linked([interpreter.executable])
-    folder = dict(pairs)["libc.so.6"].parent
-    closure.copy(folder / name, root / closure._merged(folder) / name)
-
-
-def test_a_registry_image_gets_the_same_packages_on_top(engine, python_image, tmp_path):
-    blobs, digest = python_image
-    with serving(blobs) as port:
-        reference = f"127.0.0.1:{port}/python@{digest}"
-        settings = Settings(state=tmp_path, registry_image=reference)
-        image = store.ensure(engine, CORE, settings, quiet)
-    try:
-        assert store.ensure(engine, CORE, settings, pytest.fail) == image
-        assert store.verify(engine, image, settings) == []
-        assert inside(engine, image.id, IMPORTS) == "fine\n"
-        assert "warden" not in inside(engine, image.id, "import sys; print(sys.path)")
-        found = json.loads(inside(engine, image.id, WALK))
-        assert {f"/usr/lib/sandgate/{name}" for name in code_files()} <= set(found)
-        config = engine.api.inspect_image(image.id)["Config"]
-        assert (config["User"], config["Entrypoint"] or None, config["Cmd"] or None) == ("10001:10001", None, None)
-        assert config["Labels"] == {"sandgate.content": image.content, "sandgate.profile": "core"}
-        assert not engine.api.images(f"{store.tag('core', image.content)}-uncompiled")
-    finally:
-        engine.api.remove_image(image.id, force=True)
-        engine.api.remove_image(reference)
-
-
-def test_an_image_the_registry_does_not_have_is_our_fault_not_the_candidates(engine, tmp_path):
-    with serving({}) as port:
-        settings = Settings(state=tmp_path, registry_image=f"127.0.0.1:{port}/python@sha256:{'0' * 64}")
-        with pytest.raises(EngineError, match="pull 127"):
-            store.ensure(engine, CORE, settings, quiet)
+    assert [path.name for path in (tmp_path / "state/images").glob("*.json")] == []
 
 
 def test_every_profile_has_another_content(settings):

@@ -152,13 +152,17 @@ def test_parameters_and_the_choice_of_a_strategy(trade):
 
     assert half.evaluation.strategy == "Hold"
     assert 0 < half.evaluation.metrics["Return [%]"] < whole.evaluation.metrics["Return [%]"]
-    undecided = trade(code).run
-    assert undecided.status is Status.CRASHED
-    assert "Flat" in undecided.stderr.text
-    assert "Hold" in undecided.stderr.text
-    unknown = trade(code, strategy="Hold", params={"sise": "1"}).run
-    assert unknown.status is Status.CRASHED
-    assert "size" in unknown.stderr.text
+    for asked in ({}, {"strategy": "Nope"}, {"strategy": "Hold", "params": {"sise": "1"}}):
+        with pytest.raises(UsageError):
+            trade(code, **asked)
+
+
+def test_the_demonstration_at_the_end_of_a_strategy_file_does_not_run(trade):
+    code = """
+        def generate_signals(df): return [1] * len(df)
+        if __name__ == "__main__": raise SystemExit("demo")
+    """
+    assert trade(code).run.passed
 
 
 def test_costs_come_from_the_settings(trade, settings):
@@ -186,7 +190,8 @@ def test_data_can_be_a_registered_name_a_csv_or_a_parquet_file(trade, tmp_path):
     from_parquet = trade(code, data=str(tmp_path / "x.parquet")).run
 
     assert len(from_csv.evaluation.equity) == 30
-    assert from_csv.data == from_parquet.data
+    assert from_csv.data.sha256 == from_parquet.data.sha256
+    assert from_csv.data.name == str(tmp_path / "x.csv")
     assert from_csv.evaluation == from_parquet.evaluation
     assert trade(code, data="nasdaq").run.data != trade(code).run.data
     with pytest.raises(UsageError, match="sp500"):
@@ -246,8 +251,6 @@ def test_a_strategy_cannot_write_its_own_verdict(trade, name):
 
 def test_what_a_strategy_does_to_its_frame_does_not_reach_the_evaluation(trade):
     honest = trade("def generate_signals(df): return [1] * len(df)").run
-    forging = trade(
-        "def generate_signals(df):\n    df.loc[:, 'close'] = df['close'] * 9\n    return [1] * len(df)"
-    ).run
+    forging = trade("def generate_signals(df):\n    df.loc[:, 'close'] = df['close'] * 9\n    return [1] * len(df)").run
 
     assert forging.evaluation.metrics == honest.evaluation.metrics

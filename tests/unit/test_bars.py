@@ -36,9 +36,7 @@ def test_registered_sets_are_what_they_say(name):
     assert len(bars) == dataset.bars == 5031
     assert bars.interval == 86_400 * 10**9
     assert dataset.licence.startswith("NCSA")
-    assert (
-        str(bars.times[[0, -1]].astype("datetime64[ns]").astype("datetime64[D]")) == "['1999-01-04' '2018-12-31']"
-    )
+    assert str(bars.times[[0, -1]].astype("datetime64[ns]").astype("datetime64[D]")) == "['1999-01-04' '2018-12-31']"
 
 
 def test_a_registered_file_that_changed_is_our_fault(tmp_path, monkeypatch):
@@ -52,9 +50,7 @@ def test_a_registered_file_that_changed_is_our_fault(tmp_path, monkeypatch):
 
 
 def test_csv_with_any_case_any_order_and_no_volume(file):
-    bars = load(
-        file("CLOSE,open,High,low,Adj Close,TimeStamp\n11,10,12,9,1,2024-01-01\n12,11,13,10,1,2024-01-02\n")
-    )
+    bars = load(file("CLOSE,open,High,low,Adj Close,TimeStamp\n11,10,12,9,1,2024-01-01\n12,11,13,10,1,2024-01-02\n"))
     assert bars.close.tolist() == [11, 12]
     assert bars.low.tolist() == [9, 10]
     assert bars.volume.tolist() == [0, 0]
@@ -100,10 +96,12 @@ def test_rounded_prices_may_lie_a_hair_outside(file):
         ("Date,Open,High,Volume\n1,2,3,4\n", "lacks low, close; found the columns Date, Open, High, Volume"),
         ("Open,High,Low,Close\n1,2,3,4\n", "lacks a time"),
         ("Date,Close,close,Open,High,Low\n", "'close' occurs twice"),
-        (f"{HEADER}{GOOD}2024-01-03,x,13,10,12,1\n", "row 3: could not convert string to float: 'x'"),
-        (f"{HEADER}{GOOD}2024-01-03,11,13,10\n", "row 3: has 4 cells"),
-        (f"{HEADER}{GOOD}1/4/2024,11,13,10,12,1\n", "row 3: '1/4/2024' is no ISO 8601 time"),
-        (f"{HEADER}{GOOD}9999-01-01,11,13,10,12,1\n", "row 3: its time lies outside"),
+        (f"{HEADER}{GOOD}2024-01-03,x,13,10,12,1\n", "line 4: open is no number: x"),
+        (f"{HEADER}{GOOD}2024-01-03,11,,10,12,1\n", "line 4: high is empty"),
+        (f"{HEADER}{GOOD}\n,11,13,10,12,1\n", "line 5: time is empty"),
+        (f"{HEADER}{GOOD}2024-01-03,11,13,10\n", "line 4: has 4 cells"),
+        (f"{HEADER}{GOOD}1/4/2024,11,13,10,12,1\n", "line 4: '1/4/2024' is no ISO 8601 time"),
+        (f"{HEADER}{GOOD}9999-01-01,11,13,10,12,1\n", "line 4: its time lies outside"),
         (f"{HEADER}{GOOD}2024-01-03,nan,13,10,12,1\n", "row 3: open is not a price"),
         (f"{HEADER}{GOOD}2024-01-03,11,inf,10,12,1\n", "row 3: high is not a price"),
         (f"{HEADER}{GOOD}2024-01-03,11,13,0,12,1\n", "row 3: low is not a price"),
@@ -125,6 +123,17 @@ def test_unusable_files_are_refused_in_one_line(file, text, reason):
     assert reason in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["x:" * 500, "secret," * 500, f"{HEADER}{GOOD}{'1' * 500}x,11,13,10,12,1\n"])
+def test_little_of_a_file_that_is_no_table_is_told(file, text):
+    """Whoever names a file by mistake, or names one that another may read only, must not have it printed."""
+    path = file(text)
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    message = str(caught.value).removeprefix(str(path))
+    assert len(message) < 180
+    assert message.count("secret") <= 8
 
 
 def test_what_is_no_file_is_refused(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandgate import Limits
+from sandgate import GateError, Limits
 from sandgate.sandbox.collector import Collector, _safe_part
 from sandgate.sandbox.protocol import ChannelBroken
 
@@ -39,7 +39,7 @@ def test_f01_a_link_in_the_way_is_not_followed(tmp_path):
     inside.mkdir()
     outside.mkdir()
     (inside / "a").symlink_to(outside)
-    with pytest.raises(OSError, match="a"):
+    with pytest.raises(GateError, match="cannot be written"):
         collect(inside, ("a/b", b"x"))
     assert not list(outside.iterdir())
 
@@ -51,6 +51,21 @@ def test_names_that_meet_when_folded_are_kept_apart_and_said(tmp_path):
 
     assert len({artifact.path.casefold() for artifact in artifacts}) == 4
     assert [bool(artifact.note) for artifact in artifacts] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("pair", [("e\u0301", "\u00e9/x"), ("a ", "a  /x"), ("X", "x/y"), ("a/b", "A/c")])
+def test_a_file_and_a_folder_that_meet_are_kept_apart(tmp_path, pair):
+    artifacts = collect(tmp_path, (pair[0], b"1"), (pair[1], b"2")).artifacts
+
+    assert [(tmp_path / artifact.path).read_bytes() for artifact in artifacts] == [b"1", b"2"]
+    assert artifacts[1].note
+
+
+def test_files_of_one_folder_stay_in_one_folder(tmp_path):
+    artifacts = collect(tmp_path, ("d e/a", b"1"), ("d e/b", b"2"), ("d:/a", b"3")).artifacts
+
+    assert [artifact.path for artifact in artifacts] == ["d e/a", "d e/b", "d%3A/a"]
+    assert not any(artifact.note for artifact in artifacts)
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,49 @@ def test_a_malformed_claim_is_no_pass(go, answer):
     assert done.run.claim is None
 
 
+def test_a_claim_is_taken_over_in_bounds_and_harmless(go):
+    metrics = {"\x1b[31m" + "n" * 500: "\ud800\x1b" + "v" * 500}
+    done = go(BACKTESTING, outcome(result=json.dumps({"strategy": "x", "metrics": metrics, "trades": []}).encode()))
+
+    ((name, value),) = done.run.claim.metrics.items()
+    assert name.isprintable()
+    assert value.isprintable()
+    assert max(len(name), len(value)) <= 100
+    many = json.dumps({"strategy": "x", "metrics": {}, "trades": [1] * 200_000}).encode()
+    assert go(BACKTESTING, outcome(result=many)).run.status is Status.INCOMPLETE
+
+
+def test_a_refused_strategy_says_so_everywhere(go):
+    done = go(SIGNALS, outcome(result=b'{"strategy": "generate_signals", "positions": [9]}'))
+
+    assert done.run.verdict == "REFUSED"
+    assert "EV" in done.run.reason
+    kept = json.loads((done.folder / "run.json").read_text())
+    assert kept["passed"] is False
+    assert go.runs.recent(1) == [done.run]
+
+
+def test_the_record_says_what_was_asked(go):
+    code = "def generate_signals(df, fast=1): return [1] * len(df)"
+    answer = json.dumps({"strategy": "generate_signals", "positions": [1.0] * 5031}).encode()
+    run = go(code, outcome(result=answer), params={"fast": "3"}, arguments=("x",), data="nasdaq").run
+
+    assert (run.params, run.arguments, run.data.name) == ({"fast": "3"}, ("x",), "nasdaq")
+
+
+def test_a_choice_that_the_file_does_not_have_is_the_callers_mistake(go):
+    two = "class A:\n    def generate_signals(self, df): ...\nclass B:\n    def generate_signals(self, df): ...\n"
+    for code, asked, named in (
+        (two, {}, "A, B"),
+        (two, {"strategy": "C"}, "A, B"),
+        ("def generate_signals(df, fast=1): ...", {"params": {"fst": "1"}}, "fast"),
+        (SIGNALS, {"data": ""}, "data"),
+    ):
+        with pytest.raises(UsageError, match=named):
+            go(code, outcome(), **asked)
+        assert go.backend.jobs == []
+
+
 def test_o01_o10_a_hostile_strategy_name_is_made_harmless_and_short(go):
     answer = {"strategy": "\x1b[2J\n" + "x" * 10_000, "positions": [1.0] * 5031}
     done = go(SIGNALS, outcome(result=json.dumps(answer).encode()))
@@ -151,7 +194,7 @@ def test_a_run_that_failed_is_not_evaluated(go):
         assert not done.run.passed
 
 
-@pytest.mark.parametrize("asked", [{"data": "sp500"}, {"strategy": "X"}, {"params": {"a": "1"}}])
+@pytest.mark.parametrize("asked", [{"data": "sp500"}, {"data": ""}, {"strategy": "X"}, {"params": {"a": "1"}}])
 def test_options_of_strategies_are_refused_for_a_script(go, asked):
     with pytest.raises(UsageError, match="no strategy"):
         go("print(1)", outcome(), **asked)
@@ -177,3 +220,13 @@ def test_out_must_be_new_or_empty(go, tmp_path):
         go("print(1)", outcome(), out=tmp_path / "full/file")
     done = go("print(1)", outcome(artifacts={"x": b""}), out=tmp_path / "new")
     assert sorted(path.name for path in done.folder.iterdir()) == ["artifacts", "run.json"]
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyError):
+        exercise(
+            Request(source=from_bytes("x.py", b"1"), limits=Limits(), out=tmp_path / "mine"),
+            Settings(state=tmp_path / "state"),
+            FakeBackend({}),
+            lambda *_: None,
+            "failing",
+        )
+    assert (tmp_path / "mine").is_dir(), "the user's own folder stays"

@@ -1,11 +1,13 @@
 import marshal
+import os
+import shutil
 import sys
 import types
 from pathlib import Path
 
 import pytest
 
-from sandgate.sandbox.image import closure
+from sandgate.sandbox.image import closure, libraries
 from sandgate.sandbox.image.archive import architecture
 from sandgate.sandbox.image.packages import code_files, compile_below, write_code
 from sandgate.schemas.errors import PrerequisiteError
@@ -23,8 +25,8 @@ LDD = """/usr/bin/python3.11:
 
 @pytest.mark.parametrize("arrow", ["", " => /usr/lib64/ld-linux-x86-64.so.2"])
 def test_ldd_names_libraries_and_the_loader_at_its_canonical_place(arrow):
-    libraries, loader = closure.parse_ldd(LDD.format(arrow=arrow))
-    assert libraries == [
+    found, loader = libraries.parse_ldd(LDD.format(arrow=arrow))
+    assert found == [
         ("libm.so.6", Path("/lib/x86_64-linux-gnu/libm.so.6")),
         ("libc.so.6", Path("/lib/x86_64-linux-gnu/libc.so.6")),
         ("libgfortran-04.so", Path("/site/numpy/../numpy.libs/libgfortran-04.so")),
@@ -34,7 +36,41 @@ def test_ldd_names_libraries_and_the_loader_at_its_canonical_place(arrow):
 
 def test_a_missing_library_is_named():
     with pytest.raises(PrerequisiteError, match=r"libssl\.so\.3 is missing"):
-        closure.parse_ldd("x:\n\tlibssl.so.3 => not found\n")
+        libraries.parse_ldd("x:\n\tlibssl.so.3 => not found\n")
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A copy of a real program, whose libraries ldd finds."""
+    return Path(shutil.copy(closure.host_interpreter().executable, tmp_path / "program"))
+
+
+def test_a_changed_library_or_program_is_noticed_and_the_same_one_is_not(program, tmp_path):
+    seen = tmp_path / "images/seen"
+    first = libraries.digest((program,), seen)
+    known = libraries.Seen.model_validate_json(seen.read_bytes())
+    assert {"program", "libc.so.6", "libm.so.6"} <= {Path(path).name for path in known.files}
+    os.utime(program, (1, 1))
+    assert libraries.digest((program,), seen) == first
+    with program.open("ab") as file:
+        file.write(b"updated")
+    second = libraries.digest((program,), seen)
+    assert second != first
+    assert libraries.digest((program,), tmp_path / "elsewhere/seen") == second
+
+
+def test_what_was_seen_is_believed_until_a_file_changes_or_goes(program, tmp_path):
+    seen = tmp_path / "seen"
+    true = libraries.digest((program,), seen)
+    known = libraries.Seen.model_validate_json(seen.read_bytes())
+    seen.write_text(known.model_copy(update={"digest": "kept"}).model_dump_json())
+    assert libraries.digest((program,), seen) == "kept"
+    seen.write_text(
+        known.model_copy(update={"digest": "kept", "files": known.files | {"/gone": (1, 1)}}).model_dump_json()
+    )
+    assert libraries.digest((program,), seen) == true
+    seen.write_text("damaged")
+    assert libraries.digest((program,), seen) == true
 
 
 def test_the_interpreter_is_the_one_below_the_virtual_environment():
@@ -82,6 +118,24 @@ def test_a_setuid_file_is_refused(stdlib, tmp_path):
     (stdlib / "os.py").chmod(0o4755)
     with pytest.raises(PrerequisiteError, match="setuid"):
         closure.copy_stdlib(stdlib, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "left"),
+    [
+        ("/home/me/3.11.7", b"/usr" + 5 * b"/" + b"3.11.7"),
+        ("/usr/local", b"/usr/local"),
+        ("/usr", b"/usr"),
+    ],
+)
+def test_a_binary_names_usr_where_it_named_a_folder_of_this_machine(tmp_path, prefix, left):
+    named = f"{prefix}/lib\0{prefix}\0".encode()
+    (tmp_path / "python").write_bytes(b"\x7fELF\0" + named)
+    (tmp_path / "text").write_bytes(named)
+    (tmp_path / "link").symlink_to("python")
+    closure.hide_prefix(tmp_path, Path(prefix))
+    assert (tmp_path / "python").read_bytes() == b"\x7fELF\0" + left + b"/lib\0" + left + b"\0"
+    assert (tmp_path / "text").read_bytes() == named
 
 
 def test_bytecode_is_unchecked_and_names_the_place_inside(tmp_path):

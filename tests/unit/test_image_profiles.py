@@ -56,9 +56,7 @@ def test_every_requirement_of_a_lock_is_pinned_with_hashes_and_names_no_host(pro
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_a_lock_serves_every_supported_python(profile):
-    numpy = {
-        match["marker"] for match in REQUIREMENT.finditer(profile.lock.read_text()) if match["name"] == "numpy"
-    }
+    numpy = {match["marker"] for match in REQUIREMENT.finditer(profile.lock.read_text()) if match["name"] == "numpy"}
     assert numpy == {"python_full_version < '3.12'", "python_full_version >= '3.12'"}
 
 

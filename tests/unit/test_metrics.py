@@ -47,9 +47,7 @@ def trades_of(case):
 @pytest.mark.parametrize("name", GOLDEN)
 def test_figures_equal_those_of_backtesting_py(name):
     case = GOLDEN[name]
-    ours = compute(
-        bars_of(case["times"], case["close"]), np.array(case["equity"]), trades_of(case), case["first_bar"]
-    )
+    ours = compute(bars_of(case["times"], case["close"]), np.array(case["equity"]), trades_of(case), case["first_bar"])
     theirs = {"Commissions [$]": 0.0} | case["metrics"]
     assert set(ours) == set(theirs)
     for metric, expected in theirs.items():

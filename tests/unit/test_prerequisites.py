@@ -22,9 +22,7 @@ DEBIAN_RUNC = {"Components": [{"Name": "runc", "Version": "1.1.5+ds1", "Details"
 DOCKER_OLD = {"Components": [{"Name": "runc", "Version": "1.1.11", "Details": {"GitCommit": "v1.1.11-0-g4bccb38"}}]}
 DOCKER_NEW = {"Components": [{"Name": "runc", "Version": "1.3.6", "Details": {"GitCommit": "v1.3.6-0-g5fd4c4d"}}]}
 UBUNTU = {"Components": [{"Name": "runc", "Version": "1.1.12-0ubuntu3.1"}]}
-PODMAN = {
-    "Components": [{"Name": "OCI Runtime (crun)", "Version": "crun version 1.14.1\ncommit: de537a7\nrundir: /"}]
-}
+PODMAN = {"Components": [{"Name": "OCI Runtime (crun)", "Version": "crun version 1.14.1\ncommit: de537a7\nrundir: /"}]}
 NO_RUNTIME = {"Components": [{"Name": "Engine", "Version": "29.0.0"}]}
 
 
@@ -142,6 +140,22 @@ def test_another_machines_packages_are_not_asked():
     assert not runtime.is_packaged
 
 
+@pytest.mark.parametrize(
+    ("runtimes", "level", "reason"),
+    [
+        ({}, "warn", "not registered"),
+        ({"runsc": {"path": "runsc"}}, "warn", "without --network=none (its runs fail) and --oci-seccomp (it ignores"),
+        ({"runsc": {"path": "runsc", "runtimeArgs": ["--network=none"]}}, "warn", "without --oci-seccomp"),
+        ({"runsc": {"path": "runsc", "runtimeArgs": ["-network=none", "-oci-seccomp"]}}, "ok", "can be used"),
+    ],
+)
+def test_gvisor_is_usable_only_with_its_arguments(runtimes, level, reason):
+    (check,) = [check for check in prerequisites.capabilities({"Runtimes": runtimes}) if check.name == "gvisor"]
+    assert check.level == level
+    assert reason in check.finding
+    assert bool(check.advice) == (level != "ok")
+
+
 def test_doctor_without_an_engine_still_looks_at_the_rest(tmp_path, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
     checks = {check.name: check for check in prerequisites.examine(Settings(state=tmp_path / "not" / "there"))}
@@ -159,7 +173,8 @@ def test_whatever_is_not_ok_says_what_to_do(tmp_path, monkeypatch):
     assert all(check.advice for check in checks if check.level != "ok")
 
 
-def test_state_folder_is_measured_where_it_will_be(tmp_path):
+def test_state_folder_is_measured_where_it_will_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
     kept = prerequisites.examine(Settings(state=tmp_path / "later"))
     (disk,) = [check for check in kept if check.name == "disk"]
     assert "GiB free" in disk.finding

@@ -1,5 +1,6 @@
 """Frames out of an attached stream: split anywhere, cut short, forged, or silent."""
 
+import hmac
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -35,10 +36,10 @@ def _send(connection: socket.socket, raw: bytes, sizes: int) -> None:
 
 @pytest.mark.parametrize("sizes", [1, 3, 7, 64, 10_000])
 def test_frames_arrive_whole_however_they_are_cut(sizes):
-    stream = frame(b"H", b"{}") + frame(b"O", b"x" * 300) + frame(b"Z", b"")
+    stream = frame(b"H", b"{}") + frame(b"O", b"x" * 300) + frame(b"X", b"")
     raw = b"".join(engine_chunk(stream[start : start + 11]) for start in range(0, len(stream), 11))
 
-    assert frames_of(raw, sizes) == [("H", b"{}"), ("O", b"x" * 300), ("Z", b"")]
+    assert frames_of(raw, sizes) == [("H", b"{}"), ("O", b"x" * 300), ("X", b"")]
 
 
 def test_what_the_container_writes_to_stderr_is_no_frame():
@@ -64,6 +65,50 @@ def test_a_silent_stream_meets_our_deadline():
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(DeadlinePassed):
         next(iter(Frames(ours, time.monotonic() + 0.05)))
+
+
+def proved(frames: list[bytes], record: bytes, key: bytes) -> bytes:
+    mac = hmac.new(key, b"".join(frames) + record, "sha256").digest()
+    return b"".join(engine_chunk(one) for one in [*frames, frame(b"Z", mac + record)])
+
+
+def record_of(forge) -> list[tuple[str, bytes]]:
+    """Play a warden that got a key and whose stream `forge` may change."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        frames = Frames(ours, time.monotonic() + 10)
+        frames.prove()
+        key = theirs.recv(32)
+        theirs.sendall(forge(key))
+        theirs.shutdown(socket.SHUT_WR)
+        return list(frames)
+
+
+def test_a_record_that_proves_itself_is_taken():
+    output = [frame(b"O", b"hello"), frame(b"E", b"")]
+    found = record_of(lambda key: proved(output, b"{}", key))
+    assert found == [("O", b"hello"), ("E", b""), ("Z", b"{}")]
+
+
+FORGED = {
+    "another key": lambda key: proved([], b"{}", bytes(32)),
+    "a frame put in": lambda key: engine_chunk(frame(b"O", b"evil")) + proved([], b"{}", key),
+    "a frame taken out": lambda key: proved([frame(b"O", b"x")], b"{}", key)[8 + 6 :],
+    "a record of its own": lambda key: engine_chunk(frame(b"Z", b"{}")),
+    "another record": lambda key: proved([], b'{"a":1}', key).replace(b'"a":1', b'"a":2'),
+    "no MAC": lambda key: engine_chunk(frame(b"Z", b"")),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_record_that_does_not_is_refused(name):
+    with pytest.raises(ChannelBroken):
+        record_of(FORGED[name])
+
+
+def test_a_record_before_anything_ran_is_refused():
+    with pytest.raises(ChannelBroken):
+        frames_of(engine_chunk(frame(b"Z", bytes(32) + b"{}")), 100)
 
 
 def test_a_job_announces_its_parts():

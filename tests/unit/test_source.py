@@ -49,7 +49,7 @@ def odd_files(tmp_path):
         ("socket.py", "is a socket"),
         ("/dev/zero", "is a device"),
         ("file.py/x", "Not a directory"),
-        ("nul\0.py", "null byte"),
+        ("nul\0.py", "null "),
         ("new\nline\x1b[31m.py", r"new\\nline\\x1b\[31m\.py: cannot be read"),
     ],
 )
@@ -172,7 +172,26 @@ STRATEGY = "class {}({}):\n    def init(self): pass\n    def next(self): pass\n"
 )
 def test_contract(code, contract, strategies):
     shape = inspect(code.encode())
-    assert (shape.contract, shape.strategies, shape.syntax_error) == (contract, strategies, None)
+    assert (shape.contract, tuple(shape.strategies), shape.syntax_error) == (contract, strategies, None)
+
+
+PARAMETERS = {
+    "def generate_signals(df, fast=1, *, slow=2): ...": ("fast", "slow"),
+    "def generate_signals(df): ...": (),
+    "def generate_signals(df, **any): ...": None,
+    "import functools\n@functools.cache\ndef generate_signals(df, fast): ...": None,
+    "class A:\n    size = 1\n    _own = 2\n    def generate_signals(self, df, fast=1): ...": ("fast", "size"),
+    "class A:\n    size: int = 1\n    def generate_signals(self, df): ...\nclass _B(A): ...": ("size",),
+    "from x import Base\nclass A(Base):\n    def generate_signals(self, df): ...": None,
+    "from backtesting import Strategy\nclass A(Strategy):\n    n = 1\n    def init(self): ...\n"
+    "    def next(self): ...": ("n",),
+}
+
+
+@pytest.mark.parametrize("code", PARAMETERS)
+def test_parameters_are_told_from_the_text_or_not_at_all(code):
+    (found,) = inspect(code.encode()).strategies.values()
+    assert found == PARAMETERS[code]
 
 
 def test_imports_are_found_wherever_they_stand():

@@ -32,21 +32,43 @@ PR_SET_DUMPABLE = 4
 # include/uapi/asm-generic/unistd.h).
 @dataclass(frozen=True)
 class _Calls:
-    """The numbers of one architecture. `denied`: ptrace, process_vm_readv and _writev, kcmp, pidfd_open,
-    pidfd_getfd, process_madvise: the ways into another process. `signal`: kill, tkill, tgkill, rt_sigqueueinfo,
-    rt_tgsigqueueinfo."""
+    """The numbers of one architecture.
+
+    `denied` are the ways into another process (ptrace, process_vm_readv and _writev, kcmp, pidfd_open, pidfd_getfd,
+    process_madvise) and into the kernel (unshare, setns, mount, umount2, pivot_root, chroot, bpf, io_uring_setup,
+    userfaultfd, perf_event_open, keyctl, add_key, request_key). The container's own profile denies the second kind
+    too, but gVisor may not apply it. `signal` send signals (kill, tkill, tgkill, rt_sigqueueinfo,
+    rt_tgsigqueueinfo); `own` may be used on the caller itself only, as argument 0 (prlimit64, sched_setaffinity).
+    """
 
     arch: int
     seccomp: int
     socket: int
-    prlimit64: int
+    setpriority: int
     denied: tuple[int, ...]
     signal: tuple[int, ...]
+    own: tuple[int, ...]
 
 
 _NUMBERS = {
-    "x86_64": _Calls(0xC000003E, 317, 41, 302, (101, 310, 311, 312, 434, 438, 440), (62, 200, 234, 129, 297)),
-    "aarch64": _Calls(0xC00000B7, 277, 198, 261, (117, 270, 271, 272, 434, 438, 440), (129, 130, 131, 138, 240)),
+    "x86_64": _Calls(
+        arch=0xC000003E,
+        seccomp=317,
+        socket=41,
+        setpriority=141,
+        denied=(101, 310, 311, 312, 434, 438, 440, 272, 308, 165, 166, 155, 161, 321, 425, 323, 298, 250, 248, 249),
+        signal=(62, 200, 234, 129, 297),
+        own=(302, 203),
+    ),
+    "aarch64": _Calls(
+        arch=0xC00000B7,
+        seccomp=277,
+        socket=198,
+        setpriority=140,
+        denied=(117, 270, 271, 272, 434, 438, 440, 97, 268, 40, 39, 41, 51, 280, 425, 282, 241, 219, 217, 218),
+        signal=(129, 130, 131, 138, 240),
+        own=(261, 122),
+    ),
 }
 
 
@@ -104,7 +126,7 @@ def place(name: str, code: bytes) -> str:
     return path
 
 
-def fork(limits: dict[str, float]) -> Streams | None:
+def fork(limits: dict[str, float], has_result: bool) -> Streams | None:
     """Fork the child and seal it. Returns None in the child once the parent lets it go.
 
     Raises Unsealed in the parent when a step failed in the child.
@@ -114,11 +136,14 @@ def fork(limits: dict[str, float]) -> Streams | None:
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _become_child(limits, out[1], err[1], result[1], theirs)
+        _become_child(limits, (out[1], err[1], *([result[1]] if has_result else [])), theirs)
         return None
     theirs.close()
     for _, write_end in (out, err, result):
         os.close(write_end)
+    for read_end in (out[0], err[0], result[0]):
+        # A candidate can open its own pipe for reading and take back what the warden was told is there.
+        os.set_blocking(read_end, False)
     message, ancillary, _, _ = ours.recvmsg(4096, _socket.CMSG_SPACE(4))
     if message[:1] != b"r":
         raise Unsealed(message.decode(errors="replace") or "the child died while it was being sealed")
@@ -132,30 +157,28 @@ def refuse_next(listener: int) -> int:
     try:
         fcntl.ioctl(listener, 0xC0502100, notification)  # SECCOMP_IOCTL_NOTIF_RECV
         (call,) = struct.unpack_from("=Q", notification)
-        fcntl.ioctl(
-            listener, 0xC0182101, struct.pack("=QqiI", call, 0, -errno.EPERM, 0)
-        )  # SECCOMP_IOCTL_NOTIF_SEND
+        fcntl.ioctl(listener, 0xC0182101, struct.pack("=QqiI", call, 0, -errno.EPERM, 0))  # SECCOMP_IOCTL_NOTIF_SEND
     except OSError:
         return 0  # The caller was killed while it waited.
     return 1
 
 
-def _become_child(limits: dict[str, float], out: int, err: int, result: int, gate: _socket.socket) -> None:
+def _become_child(limits: dict[str, float], pipes: tuple[int, ...], gate: _socket.socket) -> None:
     try:
         _reset_signals()
         os.setsid()
-        _keep_only(out, err, result, gate.fileno())
+        _keep_only(pipes, gate.fileno())
         _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
         _die_first()
         os.nice(19)  # The warden must get its turn, however many processes the candidate has.
         _limit_resources(limits)
         _restrict_files()
         listener = _filter_calls()
+        fds = [] if listener is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [listener]))]
+        gate.sendmsg([b"r"], fds)
     except BaseException as error:
         gate.send(f"e{type(error).__name__}: {error}".encode())
         os._exit(1)
-    fds = [] if listener is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [listener]))]
-    gate.sendmsg([b"r"], fds)
     if listener is not None:
         os.close(listener)
     if gate.recv(1) != b"g":
@@ -166,15 +189,17 @@ def _become_child(limits: dict[str, float], out: int, err: int, result: int, gat
 RESULT_FD = 3
 
 
-def _keep_only(out: int, err: int, result: int, gate: int) -> None:
-    """Leave the child nothing but its own pipes: /dev/null, stdout, stderr, the result pipe and the gate."""
+def _keep_only(pipes: tuple[int, ...], gate: int) -> None:
+    """Leave the child /dev/null and its own pipes (stdout, stderr and, with a harness, the result), and the gate."""
     null = os.open("/dev/null", os.O_RDONLY)
-    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in (null, out, err, result)]
+    copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in (null, *pipes)]
     gate_copy = fcntl.fcntl(gate, fcntl.F_DUPFD, 100)
     for target, fd in enumerate(copies):
         os.dup2(fd, target, inheritable=target != RESULT_FD)
+    if gate < len(copies):
+        raise OSError("the gate would be overwritten")
     os.dup2(gate_copy, gate, inheritable=False)
-    for fd in range(RESULT_FD + 1, os.sysconf("SC_OPEN_MAX")):
+    for fd in range(len(copies), os.sysconf("SC_OPEN_MAX")):
         if fd != gate:
             try:
                 os.close(fd)
@@ -218,8 +243,18 @@ def _is_read_only(folder: str) -> bool:
 
 
 def _interfaces() -> list[str]:
+    """List the interfaces but those that are down: some kernels put idle tunnels into every namespace."""
     with open("/proc/net/dev") as file:
-        return [line.split(":")[0].strip() for line in file.read().splitlines()[2:]]
+        names = [line.split(":")[0].strip() for line in file.read().splitlines()[2:]]
+    return [name for name in names if name == "lo" or _may_be_up(name)]
+
+
+def _may_be_up(interface: str) -> bool:
+    try:
+        with open(f"/sys/class/net/{interface}/flags") as file:
+            return bool(int(file.read(), 16) & 1)
+    except (OSError, ValueError):
+        return True
 
 
 # Landlock: files. Numbers from include/uapi/linux/landlock.h.
@@ -232,7 +267,7 @@ _SCOPES = 0b11  # abstract unix sockets, signals
 
 _LOOK = _READ | _READ_DIR
 _PROC_FILES = ("cpuinfo", "meminfo", "stat", "uptime", "loadavg", "version", "filesystems")
-_PROC_OWN = ("status", "stat", "statm", "maps", "cmdline", "comm", "limits", "io", "fd", "task")
+_PROC_OWN = ("status", "stat", "statm", "maps", "cmdline", "comm", "limits", "io", "fd")
 
 
 def landlock_version() -> int:
@@ -285,7 +320,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
 _KILL, _ERRNO, _NOTIFY, _ALLOW = 0x80000000, 0x00050000, 0x7FC00000, 0x7FFF0000
-_NR, _ARCH, _FIRST_ARGUMENT = 0, 4, 16
+_NR, _ARCH, _ARGUMENTS = 0, 4, 16
 _NEW_LISTENER = 1 << 3
 
 
@@ -318,20 +353,12 @@ def _program(numbers: _Calls, refusal: int) -> bytes:
     ]
     for number in numbers.denied:
         one += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
-    for number in numbers.signal:  # to PID 1, the warden
-        one += [
-            (_EQUAL, 0, 4, number),
-            (_LOAD, 0, 0, _FIRST_ARGUMENT),
-            (_EQUAL, 0, 1, 1),
-            (_RETURN, 0, 0, _ERRNO | errno.EPERM),
-            (_RETURN, 0, 0, _ALLOW),
-        ]
-    # prlimit64 on itself only (pid 0): its limits are its own, the warden's are not.
-    one += [
-        (_EQUAL, 0, 3, numbers.prlimit64),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+    refuse, allow = (_RETURN, 0, 0, _ERRNO | errno.EPERM), (_RETURN, 0, 0, _ALLOW)
+    for number in numbers.signal:  # not to PID 1, the warden
+        one += [(_EQUAL, 0, 4, number), (_LOAD, 0, 0, _ARGUMENTS), (_EQUAL, 0, 1, 1), refuse, allow]
+    for number in numbers.own:  # 0 is the caller: what the warden may do and when it runs is not a candidate's affair
+        one += [(_EQUAL, 0, 4, number), (_LOAD, 0, 0, _ARGUMENTS), (_EQUAL, 1, 0, 0), refuse, allow]
+    one += [(_EQUAL, 0, 6, numbers.setpriority), (_LOAD, 0, 0, _ARGUMENTS), (_EQUAL, 0, 2, 0)]
+    one += [(_LOAD, 0, 0, _ARGUMENTS + 8), (_EQUAL, 1, 0, 0), refuse, allow]
+    one += [allow]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in one)
