@@ -131,9 +131,7 @@ def checked(columns: Columns, name: str) -> Bars:
     bars = Bars(columns.times, columns.open, columns.high, columns.low, columns.close, columns.volume)
     for price in _PRICES:
         values = getattr(bars, price)
-        _refuse(
-            name, ~(np.isfinite(values) & (values > 0)), f"{price} is not a price above zero", "drop or fill it"
-        )
+        _refuse(name, ~(np.isfinite(values) & (values > 0)), f"{price} is not a price above zero", "drop or fill it")
     volume_is_odd = ~(np.isfinite(bars.volume) & (bars.volume >= 0))
     _refuse(name, volume_is_odd, "volume is not a number from zero up", "drop or fill it")
     _refuse(name, bars.high < bars.low, "high is below low", "correct the row")

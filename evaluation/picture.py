@@ -95,9 +95,7 @@ def _rows(panel: _Panel, count: int, form: str) -> list[str]:
     values = step * np.arange(math.ceil(panel.low / step), math.floor(panel.high / step) + 1, dtype=np.float64)
     rows = []
     for value, y in zip(values, panel.y(values), strict=True):
-        rows.append(
-            f'<line x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}" stroke="{GRID}" stroke-width="0.6"/>'
-        )
+        rows.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}" stroke="{GRID}" stroke-width="0.6"/>')
         rows.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{form.format(value)}</text>')
     return rows
 
@@ -151,9 +149,7 @@ def _area(times: TimeArray, values: FloatArray, panel: _Panel) -> str:
     """Draw `values`, which are at most 0, as an area that hangs from 0."""
     zero = float(panel.y(np.zeros(1))[0])
     points = f"{LEFT},{zero:.1f} {_points(times, values, panel)} {RIGHT},{zero:.1f}"
-    return (
-        f'<polygon points="{points}" fill="{DRAWDOWN}" fill-opacity="0.35" stroke="{DRAWDOWN}" stroke-width="1"/>'
-    )
+    return f'<polygon points="{points}" fill="{DRAWDOWN}" fill-opacity="0.35" stroke="{DRAWDOWN}" stroke-width="1"/>'
 
 
 def _points(times: TimeArray, values: FloatArray, panel: _Panel) -> str:

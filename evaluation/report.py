@@ -64,9 +64,7 @@ def html(evaluation: Evaluation, bars: Bars, header: Mapping[str, str], drawing:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style>"
     )
-    return "\n".join(
-        ["<!doctype html>", '<html lang="en"><head>', head, "</head><body>", *body, "</body></html>", ""]
-    )
+    return "\n".join(["<!doctype html>", '<html lang="en"><head>', head, "</head><body>", *body, "</body></html>", ""])
 
 
 def _method(evaluation: Evaluation) -> str:

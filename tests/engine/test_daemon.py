@@ -139,11 +139,10 @@ def test_no_container_is_shown_where_we_live(own, quiet):
     volume = api.create_volume("bars")["Name"]
     for runtime in runtimes:
         seen = ""
-        for file in ("mountinfo", "cgroup", "environ", "status"):
+        for file in ("mountinfo", "cgroup", "environ"):
             options = {"runtime": runtime, "binds": [f"{volume}:/data:ro"]}
             seen += output(api, create(api, "/bin/cat", f"/proc/self/{file}", **options))
         assert "/data" in seen, "the volume itself was mounted"
-        assert "Seccomp:\t2" in seen, f"{runtime} applies the seccomp profile"
         assert [word for word in own_socket(own).parts[1:-2] if len(word) > 3 and word in seen] == []
 
 
