@@ -160,7 +160,7 @@ def _gvisor(runsc: dict[str, Any] | None) -> Check:
             "warn",
             f"runsc is registered without {' and '.join(f'{name} ({gvisor.NEEDED[name]})' for name in lacking)}",
             f"set its runtimeArgs in /etc/docker/daemon.json to {json.dumps(list(gvisor.NEEDED))} and restart Docker; "
-            "`sandbox engine up` sets them itself, where runsc knows them",
+            "`sandbox engine up` sets them itself",
         )
     return Check("gvisor", "ok", "runsc is registered: --isolation gvisor can be used")
 

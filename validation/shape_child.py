@@ -153,9 +153,7 @@ def arguments_of(function: ast.FunctionDef, skipped: int) -> list[str] | None:
 
 def assigned(node: ast.stmt) -> list[str]:
     """Return the plain names that a statement assigns to."""
-    targets = (
-        node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    )
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
