@@ -149,7 +149,7 @@ def list_runs(
 
 @app.command()
 def cleanup(
-    days: Annotated[float, typer.Option(min=0, help="Also remove what is older than this.")] = 30,
+    days: Annotated[float, typer.Option(min=0, max=36_500, help="Also remove what is older than this.")] = 30,
     as_json: Json = False,
 ) -> None:
     """Remove containers whose owner is dead, old records and old images. Never anything that is not ours."""

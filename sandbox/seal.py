@@ -72,6 +72,7 @@ def arguments(image: str, limits: Limits, runtime: str | None, labels: Mapping[s
         "Env": [f"{name}={value}" for name, value in environment(limits).items()],
         "Labels": dict(labels),
         "NetworkDisabled": True,
+        # The job comes in here. And without an input of its own, gVisor would give the machine's /dev/null away.
         "OpenStdin": True,
         "StdinOnce": True,
         "AttachStdin": True,
@@ -134,7 +135,7 @@ def differences(asked: Mapping[str, Any], inspected: Mapping[str, Any]) -> list[
     ]
     found += [
         f"{name} is {config.get(name)!r}, not {asked[name]!r}"
-        for name in ("User", "Env", "Cmd", "Labels", "NetworkDisabled", "Hostname", "WorkingDir")
+        for name in ("User", "Env", "Cmd", "Labels", "NetworkDisabled", "Hostname", "WorkingDir", "OpenStdin", "Tty")
         if not _same(name, config.get(name, _MISSING), asked[name])
     ]
     found += [f"{name} is {host[name]!r}, not empty" for name in _MUST_BE_EMPTY if host.get(name)]

@@ -66,7 +66,8 @@ def create(api: docker.APIClient, *command: str, **host: object) -> str:
     if not api.images(IMAGE):
         api.import_image_from_data(programs("cat", "sleep"), repository=IMAGE.split(":")[0], tag="1")
     config = api.create_host_config(network_mode="none", log_config={"Type": "json-file"}, **host)
-    return api.create_container(IMAGE, list(command), host_config=config)["Id"]
+    # Without an input of its own runsc is given the machine's /dev/null, and gives it away to the container's user.
+    return api.create_container(IMAGE, list(command), host_config=config, stdin_open=True)["Id"]
 
 
 def output(api: docker.APIClient, container: str) -> str:
