@@ -26,11 +26,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything known about an ended run. `deadline_passed`: our own timer, not the warden's, ended it."""
+    """Everything known about an ended run.
+
+    `deadline_passed`: our own timer, not the warden's, ended it. `broken`: why what came through the channel cannot
+    be trusted; then there is no record.
+    """
 
     record: Record | None
     engine_saw_oom: bool = False
     deadline_passed: bool = False
+    broken: str | None = None
 
 
 def classify(facts: Facts) -> tuple[Status, str]:
@@ -66,4 +71,6 @@ def _without_record(facts: Facts) -> tuple[Status, str]:
         return Status.OOM, "the kernel killed the whole container for using more memory than it may"
     if facts.deadline_passed:
         return Status.TIMEOUT, "it did not end in time, and neither did its container"
+    if facts.broken:
+        return Status.INCOMPLETE, f"what came out of its container cannot be trusted: {facts.broken}"
     return Status.INCOMPLETE, "it ended without a completion record, so nothing it did counts"

@@ -31,9 +31,10 @@ from .protocol import RECORD, ChannelBroken, ConnectionLost, DeadlinePassed, Fra
 
 START_SECONDS = 60.0
 """How long a container may take to say hello before the engine is to blame."""
-_KILLED = (128 + 9, 128 + 15)
 GRACE_SECONDS = 20.0
 """How long after its own deadline a warden may take to bury, collect and report before we stop waiting."""
+_KILLED = (128 + 9, 128 + 15)
+"""How an engine reports a PID 1 that SIGKILL or SIGTERM ended."""
 
 
 def run(
@@ -104,6 +105,7 @@ class _Exchange:
         self.sink = sink
         self.record: dict[str, Any] = {}
         self.result = bytearray()
+        self.has_begun = False
         self.begun = 0.0
         self.ended = 0.0
         self.deadline_passed = False
@@ -119,7 +121,7 @@ class _Exchange:
                 if self.record:
                     break
         except DeadlinePassed:
-            if not self._has_begun:
+            if not self.has_begun:
                 raise EngineError(f"the container did not start within {START_SECONDS:g} s") from None
             self.deadline_passed = True
         except ChannelBroken as error:
@@ -129,7 +131,7 @@ class _Exchange:
         finally:
             self.ended = time.monotonic()
             self.collector.close()
-        if not self._has_begun:
+        if not self.has_begun:
             complaint = one_line(decoded(bytes(frames.complaint)))[-300:] or self.broken or "it said nothing"
             raise EngineError(f"the container ended before the candidate could begin: {complaint}")
 
@@ -163,8 +165,6 @@ class _Exchange:
             dropped=record["stdout"]["dropped"] + record["stderr"]["dropped"],
         )
 
-    _has_begun = False
-
     def _greet(self, hello: dict[str, Any]) -> None:
         if wrong := seal.differences_inside(hello, self.user, self.isolation is Isolation.GVISOR):
             raise SealError(f"the container is not sealed: {'; '.join(wrong)}; nothing was run in it")
@@ -182,7 +182,7 @@ class _Exchange:
 
     def _begin(self, frames: Frames) -> None:
         frames.prove()
-        self._has_begun = True
+        self.has_begun = True
         self.begun = time.monotonic()
         frames.deadline = self.begun + self.limits.timeout + GRACE_SECONDS
         self.sink("started", b"")
@@ -302,4 +302,9 @@ def _facts(engine: Engine, container: str, exchange: _Exchange) -> Facts:
         if state["ExitCode"] in _KILLED and not state["OOMKilled"] and exchange.isolation is Isolation.DEFAULT:
             # Under the host's own kernel nothing inside can send PID 1 a signal that ends it.
             raise EngineError("something outside the sandbox killed the container; run it again")
-    return Facts(record, engine_saw_oom=bool(state["OOMKilled"]), deadline_passed=exchange.deadline_passed)
+    return Facts(
+        record,
+        engine_saw_oom=bool(state["OOMKilled"]),
+        deadline_passed=exchange.deadline_passed,
+        broken=exchange.broken,
+    )

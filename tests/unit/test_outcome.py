@@ -39,6 +39,7 @@ CASES = {
     "no counters (gVisor), fine": (Facts(Record(exit_code=0)), Status.OK),
     "neither exit nor signal": (Facts(Record(**DONE)), Status.INCOMPLETE),
     "no record": (Facts(None), Status.INCOMPLETE),
+    "no record that can be trusted": (Facts(None, broken="somebody else wrote"), Status.INCOMPLETE),
     "no record, the warden was killed for memory": (Facts(None, engine_saw_oom=True), Status.OOM),
     "no record, our timer": (Facts(None, deadline_passed=True), Status.TIMEOUT),
 }
