@@ -60,23 +60,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.
 @app.command()
 def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The Python file to run; - reads standard input.")],
-    timeout: Annotated[str | None, typer.Option(help="Wall time, such as 30s or 2m.")] = None,
-    cpu_time: Annotated[str | None, typer.Option(help="CPU time of all its processes.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory, such as 512m; files it writes count.")] = None,
-    cpus: Annotated[str | None, typer.Option(help="Processor cores, such as 1.5.")] = None,
-    pids: Annotated[str | None, typer.Option(help="Processes and threads.")] = None,
-    disk: Annotated[str | None, typer.Option(help="Bytes in each of /out, /tmp and /dev/shm.")] = None,
-    output_limit: Annotated[str | None, typer.Option(help="Bytes kept of stdout and of stderr.")] = None,
-    isolation: Annotated[str | None, typer.Option(help="default or gvisor.")] = None,
-    data: Annotated[str | None, typer.Option(help="Bars: a registered name, a CSV or a Parquet file.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="Which strategy of the file.")] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Wall time, such as 2m. [30s]")] = None,
+    cpu_time: Annotated[str | None, typer.Option(metavar="TIME", help="CPU time of all its processes. [30s]")] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory; files it writes count. [512m]")] = None,
+    cpus: Annotated[str | None, typer.Option(metavar="N", help="Processor cores, such as 1.5. [1]")] = None,
+    pids: Annotated[str | None, typer.Option(metavar="N", help="Processes and threads. [64]")] = None,
+    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="In each of /out, /tmp, /dev/shm. [64m]")] = None,
+    output_limit: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Kept of stdout and stderr each. [1m]")
+    ] = None,
+    isolation: Annotated[str | None, typer.Option(metavar="KIND", help="default or gvisor.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Bars: sp500, nasdaq, a CSV or Parquet.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(metavar="NAME", help="Which strategy of the file.")] = None,
     param: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A parameter of the strategy.")] = None,
-    arg: Annotated[list[str] | None, typer.Option(help="An argument of the program (sys.argv).")] = None,
-    out: Annotated[Path | None, typer.Option(help="A new folder for record, artifacts and report.")] = None,
+    arg: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="An argument of the program.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A new folder for all that comes of it.")] = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live output, only the summary.")] = False,
 ) -> None:
-    """Run one file and say what happened."""
+    """Run one file in a sealed container and say what happened.
+
+    Limits in square brackets hold unless the settings say otherwise.
+    """
     from .patchflow.exercise import Request, exercise
     from .sandbox.backend import DockerBackend
     from .sandbox.job import new_run_id
@@ -152,7 +159,7 @@ def cleanup(
     days: Annotated[float, typer.Option(min=0, max=36_500, help="Also remove what is older than this.")] = 30,
     as_json: Json = False,
 ) -> None:
-    """Remove containers whose owner is dead, old records and old images. Never anything that is not ours."""
+    """Remove what dead owners left, and what is old; only ever ours."""
     from .sandbox import engine, reaper
     from .sandbox.image import store
     from .service import terminal
@@ -175,7 +182,7 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Fail on a known hole that may have been patched.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Look at everything a run needs, and say what to do where something is missing."""
+    """Check what a run needs, and say what to do."""
     from .sandbox import prerequisites
     from .service import terminal
 
