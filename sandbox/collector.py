@@ -69,7 +69,8 @@ class Collector:
         """Drop a file that never became whole."""
         if self._open is not None:
             os.close(self._open.fd)
-            (self.folder / self._open.path).unlink()
+            with contextlib.suppress(OSError):
+                (self.folder / self._open.path).unlink()
             self._open = None
 
     def _finish_if_whole(self) -> None:
@@ -110,6 +111,8 @@ class Collector:
     def _create(self, parts: tuple[str, ...]) -> int:
         try:
             return self._opened(parts)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ChannelBroken("an artifact with a name that another one has") from error
         except OSError as error:
             raise GateError(f"an artifact cannot be written to {self.folder}: {error.strerror}") from error
 
@@ -163,7 +166,9 @@ def _safe_part(part: str) -> str:
 def _safe_char(char: str) -> str:
     if char.isalnum() or char in _PLAIN:
         return char
-    return "".join(f"%{byte:02X}" for byte in os.fsencode(char))
+    # A byte that was no UTF-8 arrives as a surrogate of its own range; any other surrogate is only in a forged frame.
+    is_byte = "\udc80" <= char <= "\udcff"
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass"))
 
 
 def _folded(part: str) -> str:

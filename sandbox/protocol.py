@@ -90,6 +90,8 @@ class Frames:
 
     def prove(self) -> None:
         """Give the warden a key that only it and we know, and hold every frame from now on against its MAC."""
+        if self._proof is not None:
+            raise ChannelBroken("a second request for a key")
         key = secrets.token_bytes(_PROOF)
         self._proof = hmac.new(key, digestmod="sha256")
         self.send(key)

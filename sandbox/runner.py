@@ -33,6 +33,8 @@ START_SECONDS = 60.0
 """How long a container may take to say hello before the engine is to blame."""
 GRACE_SECONDS = 20.0
 """How long after its own deadline a warden may take to bury, collect and report before we stop waiting."""
+_STARTING, _SEALING, _RUNNING = "H", "SF", "OoEeRABX" + RECORD
+"""The kinds of frame that may come while a container starts, while its child is sealed, and from then on."""
 _KILLED = (128 + 9, 128 + 15)
 """How an engine reports a PID 1 that SIGKILL or SIGTERM ended."""
 
@@ -110,6 +112,7 @@ class _Exchange:
         self.ended = 0.0
         self.deadline_passed = False
         self.broken: str | None = None
+        self._expected = _STARTING
         self._kept = {kind: bytearray() for kind in "OoEe"}
 
     def hold(self, connection: socket.socket) -> None:
@@ -181,6 +184,7 @@ class _Exchange:
         return encoded_job(header, self.job.code, self.job.bars)
 
     def _begin(self, frames: Frames) -> None:
+        self._expected = _RUNNING
         frames.prove()
         self.has_begun = True
         self.begun = time.monotonic()
@@ -188,10 +192,15 @@ class _Exchange:
         self.sink("started", b"")
 
     def _take(self, frames: Frames, kind: str, payload: bytes) -> None:
+        # Each kind has its time. Under gVisor a candidate can write here too: it must not get a second key, a second
+        # deadline, or a refusal of ours, by playing the warden's first lines again.
+        if kind not in self._expected:
+            raise ChannelBroken(f"a frame of kind {kind!r} out of its turn")
         if kind in self._kept:
             self._keep(kind, payload)
         elif kind == "H":
             self._greet(_entry(payload))
+            self._expected = _SEALING
             frames.send(self._job())
         elif kind == "S":
             self._begin(frames)
@@ -205,10 +214,8 @@ class _Exchange:
             self.collector.refuse(*_fields(payload, name=str, reason=str))
         elif kind == "F":
             raise SealError(f"the candidate could not be sealed: {one_line(decoded(payload))}; nothing was run")
-        elif kind == RECORD:
-            self.record = _entry(payload)
         else:
-            raise ChannelBroken(f"a frame of unknown kind {kind!r}")
+            self.record = _entry(payload)
 
     def _add_result(self, payload: bytes) -> None:
         self.result += payload

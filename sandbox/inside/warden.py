@@ -166,8 +166,8 @@ class Watch:
                 self.network_attempts += child.refuse_next(fd)
             else:
                 self.listener = None
-        elif not os.read(0, 4096):
-            # Whoever asked for this run is gone: nobody will read the answer, and nothing may outlive them.
+        elif asker_is_gone():
+            # Nobody will read the answer, and nothing may outlive those who asked for this run.
             kill_everything()
             os._exit(0)
 
@@ -235,6 +235,14 @@ class Watch:
         return bool(select.select([fd], [], [], 1.0)[0])
 
 
+def asker_is_gone() -> bool:
+    """Tell whether the input has ended, which it does when the runner goes away."""
+    try:
+        return not os.read(0, 4096)
+    except BlockingIOError:
+        return False
+
+
 def kill_everything() -> None:
     """Kill every process of the container but ourselves (we are PID 1 of its namespace)."""
     try:
@@ -299,6 +307,7 @@ def main() -> None:
     channel.send(b"S")
     channel.flush()
     channel.prove_with(read_exactly(32))
+    os.set_blocking(0, False)  # Nothing more comes in; under gVisor somebody else might read what does.
     watch = Watch(channel, header["limits"], streams, wakeup)
     streams.go()
     watch.until_dead()

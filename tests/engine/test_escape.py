@@ -154,6 +154,45 @@ def test_a_candidate_cannot_write_its_own_verdict(image, settings, isolation):
     assert run.exit_code is None
 
 
+INJECTED = {
+    "S for a second key, then stolen from stdin": """
+        os.write(channel, frame(b"S", b""))
+        stdin = os.open("/proc/1/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+        key, end = b"", time.monotonic() + 2
+        while len(key) < 32 and time.monotonic() < end:
+            try: key += os.read(stdin, 32)
+            except BlockingIOError: pass
+        mac = hmac.new(key, frame(b"O", b"forged") + record, "sha256").digest()
+        os.write(channel, frame(b"O", b"forged") + frame(b"Z", mac + record))
+    """,
+    "F": "os.write(channel, frame(b'F', b'\"oops\"'))",
+    "H": "os.write(channel, frame(b'H', b'{}'))",
+    "A with a surrogate": """os.write(channel, frame(b"A", b'{"name": "\\\\ud800", "size": 1}'))""",
+    "A twice": """os.write(channel, 2 * frame(b"A", b'{"name": "a", "size": 0}'))""",
+    "A in a file": """
+        os.write(channel, frame(b"A", b'{"name": "a", "size": 0}') + frame(b"A", b'{"name": "a/b", "size": 0}'))
+    """,
+}
+
+
+@pytest.mark.parametrize("name", INJECTED)
+def test_a_frame_put_into_the_wardens_channel_makes_a_run_incomplete(image, settings, name):
+    """Under gVisor, where a candidate can write there: never a pass, and never our fault either."""
+    preamble = FORGERY.split("try:")[0].replace("import json, os", "import hmac, json, os, time")
+    code = preamble + "channel = os.open('/proc/1/fd/1', os.O_WRONLY)\n" + textwrap.dedent(INJECTED[name])
+    run = sandgate.run(
+        code=code + "\ntime.sleep(1)", limits=Limits(timeout=6), isolation=Isolation.GVISOR, settings=settings
+    )
+    assert run.status is Status.INCOMPLETE, (run.reason, run.stderr.text)
+    assert "cannot be trusted" in run.reason
+
+
+def test_under_gvisor_a_run_has_the_processes_that_it_may_have(image, settings):
+    code = "import os, time\nfor _ in range(58):\n    if os.fork() == 0: time.sleep(2); os._exit(0)\ntime.sleep(1)"
+    run = sandgate.run(code=code, limits=Limits(timeout=20), isolation=Isolation.GVISOR, settings=settings)
+    assert run.status is Status.OK, run.reason
+
+
 def test_a_candidate_that_takes_its_output_back_does_not_hold_up_the_warden(execute):
     run = execute(
         textwrap.dedent("""
