@@ -18,6 +18,7 @@ import typer
 from .schemas.errors import GateError, UsageError
 
 if TYPE_CHECKING:
+    from .patchflow.exercise import Request
     from .schemas.limits import Limits
     from .schemas.settings import Settings
 
@@ -84,11 +85,8 @@ def run(
 
     Limits in square brackets hold unless the settings say otherwise.
     """
-    from .patchflow.exercise import Request, exercise
-    from .sandbox.backend import DockerBackend
-    from .sandbox.job import new_run_id
+    from .patchflow.exercise import Request
     from .schemas.run import Isolation
-    from .service import terminal
     from .validation.source import read_source
 
     settings = _settings()
@@ -113,11 +111,21 @@ def run(
         params=_params(param or []),
         out=out,
     )
-    progress = terminal.Progress(quiet or as_json)
+    _exercise(request, settings, as_json, quiet or as_json)
+
+
+def _exercise(request: Request, settings: Settings, as_json: bool, quiet: bool) -> NoReturn:
+    """Run a request, show what happens unless `quiet`, say what came of it, and exit with its code."""
+    from .patchflow.exercise import exercise
+    from .sandbox.backend import DockerBackend
+    from .sandbox.job import new_run_id
+    from .service import terminal
+
+    progress = terminal.Progress(quiet)
     live = terminal.LiveOutput(request.source.name, progress)
     try:
         progress.say(f"starting {request.source.name}")
-        sink = (lambda *_: None) if quiet or as_json else live.take
+        sink = (lambda *_: None) if quiet else live.take
         done = exercise(request, settings, DockerBackend(settings, progress.note), sink, new_run_id())
         live.finish()
     finally:

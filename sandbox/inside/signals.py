@@ -128,7 +128,7 @@ def convert(given: Mapping[str, Any], known: Mapping[str, Any], takes_any: bool 
 def _converted(name: str, value: Any, default: Any) -> Any:
     try:
         if isinstance(default, bool):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+            return _TRUTH[str(value).lower()]
         if isinstance(default, int):
             return _whole(value)
         if isinstance(default, float):
